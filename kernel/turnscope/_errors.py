@@ -1,0 +1,111 @@
+"""Every error that turnscope makes, as a tree. An error owns its sentence: callers pass facts.
+
+::
+
+    TurnscopeError
+    ├── DeadlineExceeded          (also a TimeoutError) a call, a turn or a run ran out of time
+    ├── LimiterLeaked             every slot of a limiter is held by a thread that does not end
+    └── CallError                 why a call has no value: the `error` of its result; not raised
+        ├── UnknownTool           the model named a tool that was not offered
+        ├── InvalidArguments      the model's arguments do not fit the tool's signature
+        ├── NotSerialisable       a tool returned what cannot be made text for the model
+        ├── NotStarted            the call never began; it had no effects
+        ├── CallCancelled         the call was interrupted; its effects are unknown
+        └── WorkerLost            the process that worked on the call died; its effects are unknown
+
+Below this file: nothing. It knows the words of the other rooms, but imports none of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class TurnscopeError(Exception):
+    """The root of the tree: catches what turnscope raises and nothing else."""
+
+
+class DeadlineExceeded(TurnscopeError, TimeoutError):
+    """Something ran out of time.
+
+    On a result (status ``timed_out``) it is the call's ``error`` and is not raised.
+    """
+
+
+class LimiterLeaked(TurnscopeError):
+    """A nested call, or a call that comes back from its nested turn, could wait for leaks alone.
+
+    It is the cause of a nested call's ``not_started``, and is raised by the nested turn's block
+    in a call that cannot have its slot back.
+    """
+
+    def __init__(self, limiter: str, capacity: float) -> None:
+        self.limiter = limiter
+        super().__init__(
+            f"all {capacity:g} slots of the limit {limiter!r} are held by leaked threads, so a "
+            f"nested call could wait for ever; raise Limits({limiter}=...), or have the tools look "
+            "at check_cancelled()"
+        )
+
+
+class CallError(TurnscopeError):
+    """Why a call came to something else than a value of its tool."""
+
+
+class UnknownTool(CallError):
+    """The model asked for a tool that the turn does not offer."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        near = difflib.get_close_matches(shown, self.known, n=1)
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+        elif self.known:
+            hint = f"the tools are: {', '.join(self.known)}"
+        else:
+            hint = "no tools are offered"
+        super().__init__(f"no tool named {shown!r}; {hint}")
+
+
+class InvalidArguments(CallError):
+    """The arguments do not fit; each of ``problems`` names a field, what was given and expected."""
+
+    def __init__(self, name: str, problems: Sequence[str]) -> None:
+        self.name = name
+        self.problems = tuple(problems)
+        listed = "\n".join(f"- {problem}" for problem in self.problems)
+        super().__init__(
+            f"the arguments for {name!r} are not valid; correct them and call again:\n{listed}"
+        )
+
+
+class NotSerialisable(CallError):
+    """A tool returned a value that cannot be made text; the sentence names the type."""
+
+    def __init__(self, name: str, type_name: str, reason: str) -> None:
+        self.type_name = type_name
+        super().__init__(
+            f"{name!r} returned a value of type {type_name}, which cannot be made JSON: {reason}; "
+            "return str, JSON-like data, a dataclass, an attrs class, a pydantic model or Content"
+        )
+
+
+class NotStarted(CallError):
+    """The call never began, for *reason*."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the call was not started: {reason}")
+
+
+class CallCancelled(CallError):
+    """The call had started and was interrupted, for *reason*."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the call was cancelled: {reason}")
+
+
+class WorkerLost(CallError):
+    """A backend raises this when the worker of a call died under it: the call settles ``lost``."""

@@ -1,0 +1,250 @@
+"""Capacity: how many calls may work at once, and who is next. Pure: nothing here awaits.
+
+A call's `Ticket` passes its limiters one after the other: its group's, its backend's, and the
+kernel's ``calls`` last (with ``calls`` first, inline calls were seen to wait 24 s behind thread
+calls). Waiting costs no task: a limiter that gets a slot back lends it to the next ticket in the
+same step, and a ticket that has passed them all tells its holder. The order within each limiter is
+first in, first out; a call that gave its slots back for a nested turn returns ahead of those.
+
+Above: the attempt and the turn. Below: only the errors.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+
+from ._errors import LimiterLeaked
+
+
+def _cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity to ask for
+        return os.cpu_count() or 1
+
+
+def _positive(owner: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if value != math.inf and (value != int(value) or value < 1):
+        raise ValueError(
+            f"Limits({attribute.name}={value!r}): a capacity is a whole number from 1 up, or "
+            "math.inf"
+        )
+
+
+def _groups(owner: object, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
+    for name, capacity in value.items():
+        if name in RESERVED:
+            raise ValueError(f"a limit group cannot be named {name!r}: that is a limit of its own")
+        if capacity != math.inf and (capacity != int(capacity) or capacity < 1):
+            raise ValueError(
+                f"Limits(groups={{{name!r}: {capacity!r}}}): a capacity is a whole number from 1 "
+                "up, or math.inf"
+            )
+
+
+RESERVED: Final = frozenset({"calls", "threads", "processes", "model_requests"})
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How many calls of one kernel may work at once, over all of its turns.
+
+    Raises ValueError for a capacity that is not a whole number from 1 up, or ``math.inf``.
+    """
+
+    calls: float = attrs.field(default=100, validator=_positive)
+    """All calls, wherever they run."""
+    threads: float = attrs.field(default=40, validator=_positive)
+    """Calls in threads; a leaked thread counts until it really ends. 40 is AnyIO's default too."""
+    processes: float = attrs.field(factory=_cpus, validator=_positive)
+    """Calls in worker processes; by default one for each CPU that this process may use."""
+    groups: Mapping[str, float] = attrs.field(factory=dict[str, float], validator=_groups)
+    """Limits of your own, by name: ``{"db": 4}`` for tools with ``limit="db"``."""
+    result_characters: float = attrs.field(default=100_000, validator=_positive)
+    """How long the content of one result may be, in characters, before it is cut and says so."""
+
+
+@attrs.frozen(kw_only=True)
+class LimiterStatistics:
+    """A look at one limiter."""
+
+    capacity: float
+    lent: int
+    """Slots in use, leaked ones included."""
+    waiting: int
+    """Calls in its queue."""
+    leaked: int
+    """Slots held by calls that have settled, but whose thread is still at work."""
+
+
+class Limiter:
+    """One capacity with its queue."""
+
+    __slots__ = ("_queue", "_returning", "capacity", "leaked", "lent", "name")
+
+    def __init__(self, name: str, capacity: float) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.lent = 0
+        self.leaked = 0
+        # Ordered dicts, because a waiter may leave from the middle, ten thousand at a time.
+        self._queue: OrderedDict[Ticket, None] = OrderedDict()
+        self._returning: OrderedDict[Ticket, None] = OrderedDict()
+
+    def statistics(self) -> LimiterStatistics:
+        """Look at it."""
+        return LimiterStatistics(
+            capacity=self.capacity,
+            lent=self.lent,
+            waiting=len(self._queue) + len(self._returning),
+            leaked=self.leaked,
+        )
+
+    def take(self, ticket: Ticket) -> bool:
+        """Lend a slot now, if one is free and nobody is ahead; else put *ticket* in the queue."""
+        ahead = self._returning if ticket.returning else self._queue or self._returning
+        if self.lent < self.capacity and not ahead:
+            self.lent += 1
+            return True
+        (self._returning if ticket.returning else self._queue)[ticket] = None
+        return False
+
+    def give(self) -> None:
+        """Take a slot back, and lend it to the next in line."""
+        self.lent -= 1
+        for queue in (self._returning, self._queue):
+            if queue and self.lent < self.capacity:
+                ticket, _ = queue.popitem(last=False)
+                self.lent += 1
+                ticket.granted()
+                return
+
+    def leave(self, ticket: Ticket) -> None:
+        """Take *ticket* out of the queue."""
+        (self._returning if ticket.returning else self._queue).pop(ticket, None)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether every slot is held by a leak, so that none may ever come back."""
+        return self.leaked >= self.capacity
+
+    def leak(self) -> None:
+        """Note that the holder of one slot has settled and works on; turn away who cannot wait."""
+        self.leaked += 1
+        if self.stuck:
+            for queue in (self._returning, self._queue):
+                for ticket in [ticket for ticket in queue if ticket.nested]:
+                    del queue[ticket]
+                    ticket.refused(self)
+
+    def unleak(self) -> None:
+        """Note that a leak has really ended."""
+        self.leaked -= 1
+        self.give()
+
+
+class Holder(Protocol):
+    """Whoever waits with a ticket."""
+
+    def admitted(self) -> None:
+        """Told that every limiter has lent a slot."""
+        ...
+
+    def refused(self, exc: LimiterLeaked, /) -> None:
+        """Told that the ticket could wait for leaks alone; it holds nothing and waits no more."""
+        ...
+
+
+class Ticket:
+    """One call's way through its limiters."""
+
+    __slots__ = ("_held", "_holder", "_leaked", "_limiters", "nested", "returning", "waits_for")
+
+    def __init__(
+        self,
+        limiters: tuple[Limiter, ...],
+        holder: Holder,
+        *,
+        nested: bool,
+    ) -> None:
+        self._limiters = limiters
+        self._holder = holder
+        self._held: int = 0
+        self._leaked: int = 0
+        self.nested = nested
+        """Whether a call submitted it: such a one must not wait for what may never come."""
+        self.returning = False
+        self.waits_for: Limiter | None = None
+
+    def advance(self) -> bool:
+        """Pass as many limiters as lend a slot now; True if that was the last of them.
+
+        If not, the ticket stands in a queue, and its holder is told later.
+        Raises LimiterLeaked if the ticket is *nested* and would wait for leaks alone.
+        """
+        limiters = self._limiters
+        while self._held < len(limiters):
+            limiter = limiters[self._held]
+            if self.nested and limiter.stuck:
+                self.release()
+                raise LimiterLeaked(limiter.name, limiter.capacity)
+            if not limiter.take(self):
+                self.waits_for = limiter
+                return False
+            self._held += 1
+        return True
+
+    def granted(self) -> None:
+        """Told by the limiter that it waits for: the slot is its own."""
+        self._held += 1
+        self.waits_for = None
+        try:
+            passed = self.advance()
+        except LimiterLeaked as exc:
+            self._holder.refused(exc)
+        else:
+            if passed:
+                self._holder.admitted()
+
+    def refused(self, limiter: Limiter) -> None:
+        """Told by the limiter that it waits for: no slot may ever come; it is out of the queue."""
+        self.waits_for = None
+        self.release()
+        self._holder.refused(LimiterLeaked(limiter.name, limiter.capacity))
+
+    def leave(self) -> None:
+        """Leave the queue, keeping what is held: `release` gives that back."""
+        if self.waits_for is not None:
+            self.waits_for.leave(self)
+            self.waits_for = None
+
+    def release(self) -> None:
+        """Give every slot back, the last taken first."""
+        held, self._held = self._held, 0
+        for limiter in reversed(self._limiters[:held]):
+            limiter.give()
+
+    def leak(self) -> None:
+        """Keep the slots although the call has settled, until `unleak`."""
+        self._leaked, self._held = self._held, 0
+        for limiter in self._limiters[: self._leaked]:
+            limiter.leak()
+
+    def unleak(self) -> None:
+        """Give back what was leaked: the work has really ended."""
+        leaked, self._leaked = self._leaked, 0
+        for limiter in reversed(self._limiters[:leaked]):
+            limiter.unleak()
+
+    def take_again(self, holder: Holder) -> bool:
+        """After `release`: as `advance`, ahead of all who never held a slot; *holder* is told."""
+        self._holder = holder
+        self.nested = True  # a parked call that could wait for ever would hang its whole turn
+        self.returning = True
+        return self.advance()

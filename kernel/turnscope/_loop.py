@@ -1,0 +1,157 @@
+"""The one file of the kernel that knows which event loop runs, and the one that imports asyncio.
+
+AnyIO carries everything else. What it cannot say is said here: how a cancellation travels into a
+coroutine, whether a task was cancelled by a stranger, and how to give the kernel's task group a
+task of its own. Below: AnyIO. Above: `_interrupt`, `_attempt`, `_turn`, `_kernel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeAlias
+
+import anyio
+import attrs
+from anyio import CancelScope, Event
+from anyio.lowlevel import EventLoopToken, current_token
+
+Task: TypeAlias = "asyncio.Task[Any]"
+
+
+class Carrier(Protocol):
+    """What trio sends into a coroutine to raise there: `outcome.Error`."""
+
+    @property
+    def error(self) -> BaseException:
+        """What to raise."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class Loop:
+    """What the kernel must know of the event loop that it was opened in."""
+
+    token: EventLoopToken
+    cancelled: type[BaseException]
+    carrier: type[Carrier] | None
+    """asyncio throws a cancellation into a coroutine (None); trio sends it in, wrapped in this."""
+    thread: int
+    now: Callable[[], float]
+    """The loop's clock, in seconds: `anyio.current_time` would look for the loop at each call."""
+
+    @classmethod
+    def running(cls) -> Loop:
+        """Look at the loop of the current task."""
+        cancelled = anyio.get_cancelled_exc_class()
+        carrier: type[Carrier] | None = None
+        if cancelled is not asyncio.CancelledError:
+            import outcome  # here, because only trio depends on it
+
+            carrier = outcome.Error
+        token = current_token()
+        now = token.backend_class.current_time
+        return cls(token, cancelled, carrier, threading.get_ident(), now)
+
+    @property
+    def is_asyncio(self) -> bool:
+        """Whether this is asyncio (uvloop too)."""
+        return self.carrier is None
+
+    def here(self) -> bool:
+        """Whether the caller is in the thread of this loop."""
+        return threading.get_ident() == self.thread
+
+    def cancellation(self) -> BaseException:
+        """A cancellation exception to raise in a body that has been asked to end."""
+        if self.carrier is None:
+            return asyncio.CancelledError("the tool call was asked to end")
+        import trio
+
+        # trio has no public way to make one where no task is; AnyIO makes its own in this way.
+        return trio.Cancelled._create(source="explicit")
+
+    def task(self) -> Task | None:
+        """The running task, where tasks can be cancelled by strangers: on asyncio."""
+        return asyncio.current_task() if self.carrier is None else None
+
+
+def cancelled_by_stranger(task: Task | None) -> bool:
+    """Whether somebody called *task*'s own ``cancel``, as `asyncio.run` does when it tears down.
+
+    Only to be asked when no cancel scope of ours has cancelled *task*: AnyIO's scopes count too.
+    """
+    return task is not None and task.cancelling() > 0
+
+
+class Host:
+    """A task that outlives the await that started it, and hosts *main*.
+
+    On asyncio it is a task of its own, because a pytest or ASGI fixture enters and leaves its
+    contexts in different tasks, where a task group would raise "Attempted to exit cancel scope in
+    a different task". On trio it is a child of the opener, as trio wants it.
+    """
+
+    def __init__(self, loop: Loop, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._loop = loop
+        self._main = main
+        self._group = None if loop.is_asyncio else anyio.create_task_group()
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self.done = Event()
+
+    async def start(self, name: str) -> None:
+        """Start the task, without waiting for anything but trio's nursery."""
+        if self._group is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+        else:
+            await self._group.__aenter__()
+            self._group.start_soon(self._run, name=name)
+
+    async def _run(self) -> None:
+        try:
+            with CancelScope(shield=True):
+                await self._main()
+        except self._loop.cancelled:
+            # By a stranger, after all was told to end; it did end.
+            ...
+        except BaseException as exc:
+            self._error = exc
+        finally:
+            self.done.set()
+
+    async def leave(self) -> BaseException | None:
+        """After `done`: leave trio's nursery, in the task that started. Returns *main*'s error."""
+        if self._group is not None:
+            await self._group.__aexit__(None, None, None)
+        return self._error
+
+
+async def join(
+    loop: Loop, done: Event, ask: Callable[[], None], raised: BaseException | None
+) -> BaseException | None:
+    """Wait for *done*, taking each exception of the wait as one more reason to *ask*.
+
+    *raised* is what the block to be left has raised already. Returns what the caller is to raise
+    in its stead, or None. Every exception counts, not only cancellations: on trio Ctrl-C may
+    arrive as KeyboardInterrupt in this very await, and to let it out would leave the work behind.
+    """
+    first: BaseException | None = None
+    while not done.is_set():
+        try:
+            if first is None and raised is None:
+                await done.wait()
+            else:
+                # A native Task.cancel() pierces this shield: hence the loop.
+                with CancelScope(shield=True):
+                    await done.wait()
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            if first is None or isinstance(exc, KeyboardInterrupt):
+                first = exc
+            ask()
+    if isinstance(raised, loop.cancelled) and not isinstance(first, KeyboardInterrupt):
+        return None
+    return first

@@ -1,0 +1,238 @@
+"""What a body came to, in the words of a result: status, content, error. Pure.
+
+Decided by what was delivered and by the clock, never by the class of an exception alone: a tool's
+own TimeoutError is a failure, and a cancellation that nobody asked for is one too. Above: the
+attempt. Below: values and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+
+from ._calls import Content, Status
+from ._errors import (
+    CallCancelled,
+    CallError,
+    DeadlineExceeded,
+    NotSerialisable,
+    NotStarted,
+    WorkerLost,
+)
+from ._loop import cancelled_by_stranger
+
+if TYPE_CHECKING:
+    from ._attempt import Attempt
+    from ._supervisor import Supervisor
+
+_UNKNOWN: Final = "It had started, so its effects may or may not have happened."
+
+
+@attrs.frozen
+class Cause:
+    """Why calls are to end: the status of those that had started, and a reason in words."""
+
+    status: Status
+    reason: str
+
+    def error(self, name: str) -> CallError | DeadlineExceeded:
+        """The error of a call of tool *name* that was interrupted."""
+        if self.status is Status.TIMED_OUT:
+            return DeadlineExceeded(f"{name!r} was interrupted by {self.reason}")
+        return CallCancelled(self.reason)
+
+
+LEFT: Final = Cause(Status.CANCELLED, "its turn was left by an exception or a cancellation")
+LOOP_ENDS: Final = Cause(Status.CANCELLED, "the event loop is ending")
+PARENT_ENDS: Final = Cause(Status.CANCELLED, "the call that it belongs to was interrupted")
+KERNEL_CLOSED: Final = Cause(Status.CANCELLED, "the kernel was closed")
+TURN_DEADLINE: Final = Cause(Status.TIMED_OUT, "the deadline of its turn")
+SIBLING_FAILED: Final = Cause(Status.CANCELLED, "another call of the turn failed and may not")
+_STRANGER: Final = Cause(Status.CANCELLED, "its task was cancelled from outside")
+
+
+def timeout_of(call: Attempt, deadline: float) -> Cause:
+    """The cause when a call's own deadline came: its timeout, or its idle timeout."""
+    tool, started = call.tool, call.started_at or 0.0
+    timeout, idle = tool.timeout, tool.idle_timeout
+    if timeout is not None and (idle is None or deadline >= started + timeout):
+        return Cause(Status.TIMED_OUT, f"its timeout of {timeout:g} s")
+    return Cause(Status.TIMED_OUT, f"its idle timeout: {idle:g} s without a heartbeat")
+
+
+def interrupted() -> NotStarted:
+    """The reason of a call that was cancelled while its backend opened."""
+    return NotStarted(_STRANGER.reason)
+
+
+@attrs.frozen
+class Outcome:
+    """What a result is made from."""
+
+    status: Status
+    content: str | tuple[Content, ...]
+    value: Any = None
+    error: BaseException | None = None
+    fatal: BaseException | None = None
+    """What the turn is to raise in its caller, if anything."""
+
+
+def of_body(
+    call: Attempt, turn: Supervisor, value: Any, error: BaseException | None, now: float
+) -> Outcome:
+    """Name what the body of *call* returned or raised, *now*."""
+    cancelled = call.facts.loop.cancelled
+    raised = None if error is None else unwrapped(error, cancelled)
+    cause = _cause(call, turn, raised, now)
+    if raised is None:
+        return _returned(call, value) if cause is None else _late(call, value, cause)
+    interrupt = isinstance(raised, cancelled) or (call.told and isinstance(raised, GeneratorExit))
+    if cause is not None:
+        own = cause.error(call.tool.name)
+        if interrupt or isinstance(raised, WorkerLost):
+            return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)
+        content = f"{own}; then its cleanup failed: {described(raised)}. {_UNKNOWN}"
+        fatal = _keyboard_interrupt(raised)
+        return Outcome(cause.status, cut(call, content), error=raised, fatal=fatal)
+    if isinstance(raised, WorkerLost):
+        return Outcome(Status.LOST, f"{raised}. {_UNKNOWN}", error=raised)
+    return _failed(call, raised)
+
+
+def _cause(
+    call: Attempt, turn: Supervisor, raised: BaseException | None, now: float
+) -> Cause | None:
+    """Why the call was interrupted, or None if it was not."""
+    if call.told:
+        return call.cause
+    own = call.own
+    if raised is None:
+        # A value that nobody interrupted is late by the clock alone.
+        if own is not None and now >= own.deadline:
+            return timeout_of(call, own.deadline)
+        return TURN_DEADLINE if now >= turn.deadline else None
+    if isinstance(raised, call.facts.loop.cancelled):
+        if own is not None and own.cancel_called:
+            return timeout_of(call, own.deadline)
+        if turn.is_asked():  # raised by check_cancelled() before the interrupt came
+            return turn.cause
+        if cancelled_by_stranger(call.facts.loop.task()):
+            return _STRANGER
+    return None
+
+
+def _returned(call: Attempt, value: Any) -> Outcome:
+    try:
+        content = content_of(call, value)
+    except NotSerialisable as exc:
+        return attrs.evolve(_failed(call, exc), value=value)
+    return Outcome(Status.OK, content, value)
+
+
+def _late(call: Attempt, value: Any, cause: Cause) -> Outcome:
+    own = cause.error(call.tool.name)
+    try:
+        content = content_of(call, value)
+    except NotSerialisable:
+        content = "(a value that cannot be shown)"
+    shown = content if isinstance(content, str) else "(content that is not text)"
+    text = f"{own}. The call did finish, too late to count, and returned: {shown}"
+    return Outcome(cause.status, cut(call, text), value, own)
+
+
+def _failed(call: Attempt, raised: BaseException) -> Outcome:
+    on_error = call.tool.on_error
+    fatal = _keyboard_interrupt(raised)
+    if on_error == "raise":
+        fatal = fatal or raised
+    elif on_error != "result" and isinstance(raised, Exception):
+        try:
+            content = on_error(raised)
+        except Exception as exc:
+            exc.__cause__ = raised
+            raised = exc
+        else:
+            return Outcome(Status.FAILED, cut(call, str(content)), error=raised)
+    return Outcome(Status.FAILED, cut(call, described(raised)), error=raised, fatal=fatal)
+
+
+def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
+    """*value* as the model reads it: text as it is, Content as it is, anything else as JSON.
+
+    Raises NotSerialisable for what is none of these.
+    """
+    if isinstance(value, Content):
+        return (value,)
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Content):
+        parts = cast("Sequence[object]", value)
+        if all(isinstance(part, Content) for part in parts):
+            return tuple(cast("Sequence[Content]", parts))
+    return cut(call, call.tool.text_of(cast("object", value)))
+
+
+def cut(call: Attempt, text: str) -> str:
+    """*text*, or as much of it as the limit allows, and a word that it was cut."""
+    limit = call.facts.result_characters
+    if len(text) <= limit:
+        return text
+    return f"{text[: int(limit)]}\n[cut: {int(limit):,} of {len(text):,} characters are shown]"
+
+
+def with_leak(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:
+    """*content* with the word that the call's thread still runs."""
+    word = "Its thread could not be stopped and is still at work."
+    if isinstance(content, str):
+        return f"{content} {word}"
+    return (*content, Content(text=word))
+
+
+def described(exc: BaseException) -> str:
+    """An exception as a model reads it: its type and text; of a group, those of its members."""
+    if members := _members(exc):
+        shown = "; ".join(described(member) for member in members[:10])
+        return f"{len(members)} errors: {shown}"
+    try:
+        text = str(exc)
+    except Exception:  # a __str__ of the tool's own that fails
+        text = ""
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def unwrapped(exc: BaseException, cancelled: type[BaseException]) -> BaseException:
+    """*exc* without groups of one, and without the cancellations that travel beside errors.
+
+    A cancellation, if *exc* is nothing else.
+    """
+    while members := _members(exc):
+        errors = [member for member in members if not isinstance(member, cancelled)]
+        if len(errors) == 1:
+            exc = errors[0]
+        elif errors:
+            rest = cast("BaseExceptionGroup[BaseException]", exc).split(cancelled)[1]
+            if rest is None or len(rest.exceptions) > 1:
+                return rest or next(_leaves(exc))
+            exc = rest
+        else:
+            exc = members[0]
+    return exc
+
+
+def _members(exc: BaseException) -> Sequence[BaseException]:
+    """The members of a group; none of anything else (a group is never empty)."""
+    if isinstance(exc, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", exc).exceptions
+    return ()
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    members = _members(exc)
+    if not members:
+        yield exc
+    for member in members:
+        yield from _leaves(member)
+
+
+def _keyboard_interrupt(exc: BaseException) -> BaseException | None:
+    return next((leaf for leaf in _leaves(exc) if isinstance(leaf, KeyboardInterrupt)), None)

@@ -1,0 +1,228 @@
+"""What a turn does: one shielded scope, one task group, one task for each body; ask and enforce.
+
+The supervisor is a task in the kernel's task group. A call comes in by `take`, gets a task when
+all its limiters have lent it a slot, and settles in one synchronous step. An ask cancels the scope;
+from there `_attempt` and `_interrupt` see to it that each body gets one interrupt and its grace.
+Above: `_turn`, the face that waits in the caller's task. Below: `_attempt`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from anyio import CancelScope, Event, create_task_group
+from anyio.abc import TaskGroup
+
+from . import _outcome
+from ._attempt import Attempt
+from ._calls import ToolCall, ToolResult
+from ._errors import LimiterLeaked, NotStarted
+from ._loop import Loop, Task
+from .events import CallReady, CallSettled, RunEvent, TurnFinished
+
+if TYPE_CHECKING:
+    from ._kernel import Kernel
+    from ._outcome import Cause
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TurnFacts:
+    """What the calls of a turn may know of it, also after they have ended."""
+
+    run_id: str
+    parents: tuple[str, ...]
+    number: int
+    deps: Any
+    deadline: float
+    """The earliest deadline that stood when the turn was opened, the caller's scopes included."""
+    loop: Loop
+    observed: bool
+    result_characters: float
+
+    def event(self) -> dict[str, Any]:
+        """What every event of the turn says."""
+        return {
+            "run_id": self.run_id,
+            "parents": self.parents,
+            "turn": self.number,
+            "time": self.loop.now(),
+        }
+
+
+class Supervisor:
+    """The inside of one turn, from the entry of its block until `done`."""
+
+    def __init__(
+        self, kernel: Kernel, facts: TurnFacts, deadline: float, parent: Attempt | None
+    ) -> None:
+        self._kernel = kernel
+        self.facts = facts
+        self.parent = parent
+        self.deadline = deadline
+        self.grace = kernel.grace
+        self.scope = CancelScope(shield=True, deadline=deadline)
+        self.task: Task | None = None
+        self.asked = False
+        self.asked_at = math.inf
+        self.enforce_at = math.inf
+        self.cause: Cause = _outcome.LEFT
+        self.fatal: BaseException | None = None
+        """What the turn raises in its caller after all has settled, if anything."""
+        self.results: list[ToolResult | None] = []
+        self.done = Event()
+        self._unsettled: set[Attempt] = set()
+        self._pending: list[Attempt] = []
+        self._group: TaskGroup | None = None
+        self._closed = False
+        self._drained = Event()
+
+    # Admission: from a call to a task.
+
+    def ready(self, call: ToolCall) -> int:
+        """Give *call* the next index."""
+        index = len(self.results)
+        self.results.append(None)
+        if self.facts.observed:
+            self._kernel.emit(CallReady(index=index, call=call, **self.facts.event()))
+        return index
+
+    def take(self, attempt: Attempt) -> None:
+        """Take a call in: it starts at once, or when its limiters let it."""
+        self._unsettled.add(attempt)
+        try:
+            admitted = attempt.ticket.advance()
+        except LimiterLeaked as exc:
+            self.turned_away(attempt, exc)
+        else:
+            if admitted:
+                self.start(attempt)
+
+    def start(self, attempt: Attempt) -> None:
+        """Give *attempt* its task: all limiters have lent it a slot."""
+        if self._group is None:
+            self._pending.append(attempt)
+        else:
+            attempt.submitted_in.run(self._spawn, self._group, attempt)
+
+    @staticmethod
+    def _spawn(group: TaskGroup, attempt: Attempt) -> None:
+        group.start_soon(attempt.run, name=f"call {attempt.call.id} {attempt.call.name}")
+
+    def turned_away(self, attempt: Attempt, exc: LimiterLeaked) -> None:
+        """Settle *attempt*, which could wait for leaks alone."""
+        reason = NotStarted(str(exc))
+        reason.__cause__ = exc
+        attempt.settle_unstarted(reason)
+
+    # The task.
+
+    async def run(self) -> None:
+        """Be the supervisor: hold scope and task group until the block is left and all settled."""
+        self.task = self.facts.loop.task()
+        try:
+            with self.scope:
+                async with create_task_group() as self._group:
+                    for attempt in self._pending:
+                        self.start(attempt)
+                    self._pending.clear()
+                    await self._until_drained()
+        finally:
+            self._kernel.left(self)
+            if self.facts.observed:
+                results = tuple(result for result in self.results if result is not None)
+                self._kernel.emit(TurnFinished(results=results, **self.facts.event()))
+            self.done.set()
+
+    async def _until_drained(self) -> None:
+        while not self._drained.is_set():
+            try:
+                if self.asked:
+                    with CancelScope(shield=True):
+                        await self._drained.wait()
+                else:
+                    await self._drained.wait()
+            except GeneratorExit:
+                raise
+            except BaseException:
+                # The turn's scope was cancelled, by an ask or at its deadline; or this task was,
+                # by a stranger: asyncio.run cancels every task when it tears down.
+                if not self.is_asked():
+                    self.ask(_outcome.LOOP_ENDS)
+
+    def close(self) -> None:
+        """Told that the block is left: no more calls come."""
+        self._closed = True
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._closed and not self._unsettled:
+            self._drained.set()
+
+    # The end: ask, interrupt once, enforce.
+
+    def is_asked(self) -> bool:
+        """Whether the calls are to end; the first to look after the deadline asks."""
+        if not self.asked and self.scope.cancel_called:
+            self.ask(_outcome.TURN_DEADLINE)
+        return self.asked
+
+    def ask(self, cause: Cause, end: float = math.inf) -> None:
+        """Ask every call to end by *end*, a clock value, at most ``grace`` from now.
+
+        The end only ever moves earlier, also for calls that were interrupted before: one grace is
+        for the whole tree of turns.
+        """
+        if self.asked:
+            if end < self.enforce_at:
+                self._tighten(end)
+            return
+        now = self.facts.loop.now()
+        if now >= self.deadline:
+            now, cause = self.deadline, _outcome.TURN_DEADLINE
+        self.asked, self.asked_at, self.cause = True, now, cause
+        self._settle_waiting()
+        self._tighten(min(end, now + self.grace))
+        self.scope.cancel()
+
+    def _tighten(self, end: float) -> None:
+        self.enforce_at = end
+        for attempt in tuple(self._unsettled):
+            attempt.ask(end)
+
+    def _settle_waiting(self) -> None:
+        waiting = [a for a in self._unsettled if a.ticket.waits_for and a.started_at is None]
+        waiting.sort(key=lambda attempt: attempt.index)
+        for attempt in waiting:
+            # All leave before any slot is given back: it might go to one of them.
+            attempt.ticket.leave()
+        for attempt in waiting:
+            attempt.settle_unstarted(self.not_started())
+
+    def not_started(self) -> NotStarted:
+        """The reason for a call that an ask finds not started."""
+        return NotStarted(self.cause.reason)
+
+    # Settling.
+
+    def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
+        """Take the result of *attempt*. In one step."""
+        self._unsettled.discard(attempt)
+        self.commit(attempt.index, result)
+        if fatal is not None:
+            if self.fatal is None or isinstance(fatal, KeyboardInterrupt):
+                self.fatal = fatal
+            self.ask(_outcome.SIBLING_FAILED)
+        self._check_drained()
+
+    def commit(self, index: int, result: ToolResult) -> None:
+        """Put *result* in its place, in call order."""
+        self.results[index] = result
+        if self.facts.observed:
+            event = CallSettled(index=index, call=result.call, result=result, **self.facts.event())
+            self._kernel.emit(event)
+
+    def tell(self, event: RunEvent) -> None:
+        """Tell the observers of a call's own event; to be asked only when there are any."""
+        self._kernel.emit(event)

@@ -1,0 +1,63 @@
+"""Text for the model of what a tool returned.
+
+Above: `_schema`, which gives it out. Below: pydantic's serialiser, which also knows plain data,
+dataclasses, models, dates and paths; attrs classes are added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence, Set
+from typing import cast
+
+import attrs
+import pydantic_core
+
+from . import _problems
+from ._annotations import attributes
+from ._errors import NotSerialisable
+
+
+def to_text(name: str, value: object) -> str:
+    """Make what the tool *name* returned into text for the model: a str as it is, the rest JSON.
+
+    Raises `NotSerialisable`, naming the type that has no JSON form, or the whole value's where the
+    part at fault is not known: what refers to itself, is nested too deep, or is no Unicode.
+    """
+    unknown: list[type] = []
+
+    def fallback(part: object) -> object:
+        if attrs.has(type(part)):
+            return attributes(cast("attrs.AttrsInstance", part))
+        if isinstance(part, Mapping):
+            return dict(cast("Mapping[object, object]", part))
+        if isinstance(part, (Sequence, Set)):
+            return list(cast("Collection[object]", part))
+        unknown.append(type(part))
+        raise TypeError("it has no JSON form")
+
+    try:
+        if isinstance(value, str):
+            text = str.__str__(value)  # of a member of an enum its value
+            if not text.isascii():
+                text.encode()  # no provider takes lone surrogates
+            return text
+        return pydantic_core.to_json(value, fallback=fallback, inf_nan_mode="strings").decode()
+    except Exception as error:
+        culprit = unknown[-1] if unknown else type(value)
+        reason = "it has no JSON form" if unknown else _reason(error)
+        raise NotSerialisable(name, _type_name(culprit), reason) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).removeprefix("Error serializing to JSON: ").removeprefix("ValueError: ")
+    if "id repeated" in text:
+        return "it refers to itself"
+    if "depth exceeded" in text or isinstance(error, RecursionError):
+        return "it is nested too deep, or refers to itself"
+    return _problems.cut(text or type(error).__name__)
+
+
+def _type_name(kind: type) -> str:
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"

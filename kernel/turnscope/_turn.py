@@ -1,0 +1,225 @@
+"""The turn's face: a block in the caller's task, which only asks and waits.
+
+No scope and no task group of ours is open in the caller's task between two statements. So the block
+may stand in an async generator that is abandoned at its ``yield``, and no number of native
+cancellations of the caller can tear what goes on in `_supervisor`. Above: the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from anyio import current_effective_deadline
+
+from . import _outcome
+from ._attempt import Attempt
+from ._calls import Status, ToolCall, ToolResult
+from ._context import current
+from ._errors import InvalidArguments, NotStarted, UnknownTool
+from ._loop import join
+from ._supervisor import Supervisor, TurnFacts
+
+if TYPE_CHECKING:
+    from ._kernel import Kernel
+    from ._places import Route
+    from ._tools import Tool
+
+
+class Turn:
+    """The calls of one model response, run at once; made by ``kernel.turn(tools)``.
+
+    ::
+
+        async with kernel.turn([weather, factorise], timeout=60) as turn:
+            for call in response.tool_calls:
+                turn.submit(ToolCall(call.id, call.function.name, call.function.arguments))
+        turn.results    # one ToolResult for each call, in call order
+
+    Leaving the block waits for the calls. Leaving it by an exception or a cancellation asks them
+    to end first, and joins them within the kernel's ``grace``. At the turn's deadline the calls
+    are settled; the code in the block goes on.
+
+    Raises, on leaving: the caller's own cancellation, whatever came of the calls; the exception
+    of a tool with ``on_error="raise"``, bare; KeyboardInterrupt, bare; LimiterLeaked, in a nested
+    turn whose call can never have its slot back.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        tools: Mapping[str, Tool[..., Any]],
+        routes: Mapping[str, Route],
+        *,
+        deps: Any,
+        timeout: float | None,
+        deadline: float,
+    ) -> None:
+        self._kernel = kernel
+        self._tools = tools
+        self._routes = routes
+        self._deps = deps
+        self._timeout = timeout
+        self._deadline = deadline
+        self._supervisor: Supervisor | None = None
+        self._left = False
+
+    async def __aenter__(self) -> Turn:
+        # Nothing is awaited here: an entry that is cancelled half-way would leave a turn that
+        # nobody leaves. The supervisor opens its task group when it runs; calls may come before.
+        if self._supervisor is not None:
+            raise RuntimeError("a turn is entered once; ask kernel.turn() for another")
+        kernel = self._kernel
+        kernel.check_open("kernel.turn()")
+        parent = current.get()
+        if not isinstance(parent, Attempt) or parent.turn is None:
+            parent = None
+        deadline = self._deadline
+        if self._timeout is not None:
+            deadline = min(deadline, kernel.loop.now() + self._timeout)
+        facts = TurnFacts(
+            run_id=kernel.new_id(),
+            parents=() if parent is None else (*parent.facts.parents, parent.facts.run_id),
+            number=0,
+            deps=self._deps,
+            deadline=min(
+                deadline,
+                current_effective_deadline(),
+                math.inf if parent is None else parent.deadline,
+            ),
+            loop=kernel.loop,
+            observed=kernel.observed,
+            result_characters=kernel.limits.result_characters,
+        )
+        self._supervisor = Supervisor(kernel, facts, deadline, parent)
+        kernel.supervise(self._supervisor)
+        if parent is not None:
+            parent.host(self._supervisor)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        inside = self._supervisor
+        assert inside is not None  # because the block was entered
+        self._left = True
+
+        def ask() -> None:
+            inside.ask(_outcome.LEFT)
+
+        if exc is not None:
+            ask()
+        inside.close()
+        stopped = await join(self._kernel.loop, inside.done, ask, exc)
+        if inside.parent is not None:
+            stopped = await inside.parent.unhost(inside) or stopped
+        # Ctrl-C comes first, then the caller's cancellation, then a failure that ends the turn;
+        # the tools' own errors are on the results.
+        if isinstance(inside.fatal, KeyboardInterrupt):
+            raise inside.fatal
+        if stopped is not None:
+            raise stopped
+        if inside.fatal is not None and exc is None:
+            raise inside.fatal
+
+    def submit(self, call: ToolCall, /) -> int:
+        """Start *call* at once, or as soon as the limits let it; returns its index.
+
+        Never waits, and never raises for what a model may have got wrong: an unknown tool or bad
+        arguments settle the call as ``invalid``. After the turn was asked to end, it settles the
+        call as ``not_started``.
+
+        Raises TypeError if *call* is no ToolCall; RuntimeError outside of the turn's block, and in
+        any thread but the event loop's.
+        """
+        if not isinstance(call, ToolCall):
+            raise TypeError(
+                f"submit takes a ToolCall(id, name, arguments), not {type(call).__name__}"
+            )
+        inside = self._inside()
+        index = inside.ready(call)
+        tool = self._tools.get(call.name)
+        if inside.is_asked():
+            self._refuse(inside, index, call, Status.NOT_STARTED, inside.not_started())
+        elif tool is None:
+            unknown = UnknownTool(call.name, self._tools)
+            self._refuse(inside, index, call, Status.INVALID, unknown)
+        else:
+            try:
+                kwargs = tool.parameters.validate(tool.name, call.arguments)
+            except InvalidArguments as exc:
+                self._refuse(inside, index, call, Status.INVALID, exc)
+            else:
+                route = self._routes[tool.name]
+                inside.take(Attempt(inside, index, call, tool, route, kwargs))
+        return index
+
+    def cancel(self, reason: str = "the turn was cancelled") -> None:
+        """Ask the calls to end, as leaving the block by an exception does; returns at once.
+
+        Calls that have started get one interrupt and the kernel's ``grace`` to clean up; the
+        others settle as ``not_started``. The code in the block goes on. Raises RuntimeError as
+        `submit` does.
+        """
+        self._inside().ask(_outcome.Cause(Status.CANCELLED, reason))
+
+    @property
+    def results(self) -> tuple[ToolResult, ...]:
+        """One result for each call, in call order.
+
+        Raises RuntimeError while calls of the turn are unsettled.
+        """
+        results = [] if self._supervisor is None else self._supervisor.results
+        settled = tuple(result for result in results if result is not None)
+        if len(settled) < len(results):
+            raise RuntimeError(
+                f"{len(results) - len(settled)} of {len(results)} calls have not settled: read "
+                "turn.results after the `async with` block"
+            )
+        return settled
+
+    def _inside(self) -> Supervisor:
+        if self._supervisor is None:
+            raise RuntimeError("a turn takes calls inside `async with kernel.turn(...) as turn:`")
+        if not self._kernel.loop.here():
+            raise RuntimeError(
+                "a turn takes calls in its event loop's thread only: from another thread, use "
+                "anyio.from_thread.run_sync(turn.submit, call)"
+            )
+        if self._left or self._supervisor.done.is_set():
+            raise RuntimeError("this turn has ended; open another with kernel.turn()")
+        return self._supervisor
+
+    def _refuse(
+        self,
+        inside: Supervisor,
+        index: int,
+        call: ToolCall,
+        status: Status,
+        error: InvalidArguments | UnknownTool | NotStarted,
+    ) -> None:
+        """Settle a call that does not come as far as a body."""
+        route = self._routes.get(call.name)
+        result = ToolResult(
+            call=call,
+            status=status,
+            content=str(error),
+            error=error,
+            ended_at=inside.facts.loop.now(),
+            backend=None if route is None else route.place.name,
+        )
+        inside.commit(index, result)
+
+
+def by_name(tools: Iterable[Tool[..., Any]]) -> dict[str, Tool[..., Any]]:
+    """The tools of a turn by their names; raises ValueError if two share one."""
+    named: dict[str, Tool[..., Any]] = {}
+    for tool in tools:
+        if named.setdefault(tool.name, tool) is not tool:
+            raise ValueError(f"two tools are named {tool.name!r}: give one of them name=...")
+    return named

@@ -1,0 +1,167 @@
+"""The sessions that say whether turnscope holds: style, types, tests, lowest versions, coverage.
+
+`nox` runs all of them; `nox -s tests` one; `nox -s "tests-3.12(loop='trio')"` one cell of it; what
+follows `--` goes to pytest (or to the benchmark). Tests run against the built wheel, never against
+the source tree, so a file that the wheel lacks is a failure here and not at a user's.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PACKAGES = ("turnscope", "turnscope_backends", "turnscope_adapters")
+EXTRAS = "trio,uvloop,cli"
+LOOPS = ("asyncio", "uvloop", "trio")
+SCRATCH = ROOT / ".nox" / "turnscope"
+REPORTS = SCRATCH / "reports"  # one JUnit file for each pytest run; .ci/run adds them up
+
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+MATRIX = ("3.11", "3.12", "3.13")
+# The Python that runs nox is always tested, also one that is newer than the matrix: a machine that
+# has no other would else skip every session and call it success.
+PYTHONS = [*MATRIX, *([] if RUNNING in MATRIX else [RUNNING])]
+# In front, so that its `pythonX.Y` is the one found: a version manager's shim of that name may
+# refuse to start it.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"  # a Python that is not here is skipped, with a warning
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests", "lowest", "coverage"]
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of one of pyproject's dependency groups."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def distribution(session: nox.Session) -> Path:
+    """The wheel under test, built once for each run of nox, through the sdist."""
+    session.install("build")
+    return _build(functools.partial(session.run, "python", "-m", "build", silent=True))
+
+
+_built: list[Path] = []
+
+
+def _build(run: functools.partial[object]) -> Path:
+    if not _built:
+        shutil.rmtree(SCRATCH / "dist", ignore_errors=True)
+        run("--outdir", str(SCRATCH / "dist"), str(ROOT))
+        _built.extend((SCRATCH / "dist").glob("*.whl"))
+    return _built[0]
+
+
+def install_wheel(session: nox.Session, *more: str) -> None:
+    """Install the wheel with all extras, and make sure that it is what Python imports."""
+    wheel = distribution(session)
+    session.install(f"turnscope[{EXTRAS}] @ {wheel.as_uri()}", *more)
+    # Under `nox -r` pip would keep an older wheel: it has the same version.
+    session.install("--force-reinstall", "--no-deps", str(wheel), silent=True)
+    probe = "import sys, {0}; sys.exit('site-packages' not in {0}.__file__)"
+    for package in PACKAGES:
+        session.run("python", "-c", probe.format(package), silent=True)
+
+
+def pytest(session: nox.Session, *arguments: str, runner: tuple[str, ...] = ()) -> None:
+    """Run pytest, with the examples of CI and a report of its own."""
+    report = REPORTS / f"{re.sub(r'[^0-9a-z.]+', '-', session.name.lower()).strip('-')}.xml"
+    report.unlink(missing_ok=True)
+    session.run(
+        "python",
+        *runner,
+        "-m",
+        "pytest",
+        f"--junitxml={report}",
+        *arguments,
+        *session.posargs,
+        env={"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", "ci")},
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style: ruff's rules, and its format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types: mypy and pyright, both strict, and the installed surface from outside."""
+    requirements = list(group("types"))
+    if shutil.which("node") is None:  # pyright's wheel holds pyright, but not what runs it
+        requirements = [re.sub(r"^pyright\b", "pyright[nodejs]", name) for name in requirements]
+    install_wheel(session, *requirements)
+    session.run("mypy")
+    session.run("pyright")
+    elsewhere = SCRATCH / "elsewhere"  # where no configuration points at the source tree
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    with session.chdir(elsewhere):
+        for package in PACKAGES:
+            session.run("pyright", "--verifytypes", package, "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("loop", LOOPS)
+def tests(session: nox.Session, loop: str) -> None:
+    """The suite on one Python and one event loop."""
+    install_wheel(session, *group("test"))
+    pytest(session, f"--loop={loop}")
+
+
+@nox.session(python=[MATRIX[0], MATRIX[-1]])
+def lowest(session: nox.Session) -> None:
+    """The suite on the lowest version of every direct dependency that pyproject allows."""
+    constraints = SCRATCH / "lowest.txt"
+    constraints.parent.mkdir(parents=True, exist_ok=True)
+    constraints.write_text("".join(f"{pin}\n" for pin in lower_bounds()))
+    # pytest 9 warns of a name that the plugin of the lowest AnyIO imports, and warnings are errors.
+    install_wheel(session, *group("test"), "pytest<9", "--constraint", str(constraints))
+    session.run("python", "-m", "pip", "list")
+    pytest(session)
+
+
+def lower_bounds() -> list[str]:
+    """`name==version` for each requirement and extra; ValueError where a bound is missing."""
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    pins = []
+    for requirement in map(Requirement, itertools.chain(project["dependencies"], *extras)):
+        bounds = [spec.version for spec in requirement.specifier if spec.operator == ">="]
+        if len(bounds) != 1:
+            raise ValueError(f"{requirement}: give it one lower bound, as name>=version")
+        marker = f" ; {requirement.marker}" if requirement.marker else ""
+        pins.append(f"{requirement.name}=={bounds[0]}{marker}")
+    return pins
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The suite on all event loops, with the wheel's lines mapped back to the source tree."""
+    install_wheel(session, *group("test"))
+    for stale in [*ROOT.glob(".coverage"), *ROOT.glob(".coverage.*")]:
+        stale.unlink()
+    pytest(session, runner=("-m", "coverage", "run"))
+    session.run("python", "-m", "coverage", "combine", silent=True)
+    session.run("python", "-m", "coverage", "report")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The latency benchmark: `nox -s bench -- --help`."""
+    install_wheel(session, *group("bench"))
+    session.run("python", "bench/run.py", *session.posargs)

@@ -1,0 +1,96 @@
+"""The matrix of event loops as fixtures, and how many examples a property gets.
+
+* `anyio_backend`, for `@pytest.mark.anyio`: the test itself runs on asyncio, uvloop and trio.
+* `any_loop`, for a sync test that calls `anyio.run(main, **any_loop)`: the same three, real time.
+* `virtual_loop`, likewise, in virtual time: asyncio and trio. Property tests use this one.
+
+`--loop asyncio|uvloop|trio` keeps the cells of one loop (and all tests that have none); the others
+are deselected, not skipped: a skip means that something could not be tested here, and says why.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import hypothesis
+import pytest
+import trio._core._run
+
+from tests.support import LOOPS, VIRTUAL, Loop
+
+# Trio starts the tasks of one tick in random order. Registered, that order is a part of the
+# example: a failure comes back with its seed. There is no public name for it.
+hypothesis.register_random(trio._core._run._r)
+
+# No deadline: the machines that run this are shared. For the same reason slow generation is no
+# failure. HYPOTHESIS_PROFILE chooses: `quick` while writing, `deep` before believing; `ci` draws
+# the same examples each time, so that a change is only ever blamed for what it did.
+hypothesis.settings.register_profile(
+    "default",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+_default = hypothesis.settings.get_profile("default")
+hypothesis.settings.register_profile("ci", _default, derandomize=True)
+hypothesis.settings.register_profile("quick", _default, max_examples=20)
+hypothesis.settings.register_profile("deep", _default, max_examples=2_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+FIXTURES = ("anyio_backend", "any_loop", "virtual_loop")
+
+
+def cells(names: tuple[str, ...]) -> list[Any]:
+    """One fixture parameter for each loop, with its name as its id."""
+    no_uvloop = pytest.mark.skipif(
+        importlib.util.find_spec("uvloop") is None,
+        reason="uvloop is not installed: it has no build for this platform or this Python",
+    )
+    return [
+        pytest.param(name, id=name, marks=[no_uvloop] if name == "uvloop" else []) for name in names
+    ]
+
+
+@pytest.fixture(scope="module", params=cells(tuple(LOOPS)))
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of each `@pytest.mark.anyio` test: asyncio, uvloop, trio."""
+    return LOOPS[request.param]
+
+
+# Of session scope, because hypothesis refuses fixtures that it would have to make anew for each
+# example; `Loop` is frozen, and makes what must be new by itself.
+@pytest.fixture(scope="session", params=cells(tuple(LOOPS)))
+def any_loop(request: pytest.FixtureRequest) -> Loop:
+    """Arguments for `anyio.run`: each event loop, in real time."""
+    return Loop(request.param, virtual=False)
+
+
+@pytest.fixture(scope="session", params=cells(VIRTUAL))
+def virtual_loop(request: pytest.FixtureRequest) -> Loop:
+    """Arguments for `anyio.run`: each event loop that has virtual time, with a fresh clock."""
+    return Loop(request.param, virtual=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--loop",
+        choices=[*LOOPS, "all"],
+        default="all",
+        help="run the tests of one event loop, and those that need none (default: all)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.getoption("--loop")
+    if chosen == "all":
+        return
+    kept, dropped = [], []
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        loops = {parameters[fixture] for fixture in FIXTURES if fixture in parameters}
+        (kept if loops <= {chosen} else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
