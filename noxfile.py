@@ -129,8 +129,7 @@ def lowest(session: nox.Session) -> None:
     constraints = SCRATCH / "lowest.txt"
     constraints.parent.mkdir(parents=True, exist_ok=True)
     constraints.write_text("".join(f"{pin}\n" for pin in lower_bounds()))
-    # pytest 9 warns of a name that the plugin of the lowest AnyIO imports, and warnings are errors.
-    install_wheel(session, *group("test"), "pytest<9", "--constraint", str(constraints))
+    install_wheel(session, *group("test"), "--constraint", str(constraints))
     session.run("python", "-m", "pip", "list")
     pytest(session)
 

@@ -107,7 +107,7 @@ class ProcessBackend:
             outcome = await pool.run(self._group, _worker.work, *place, arguments)
         except BrokenWorkerProcess as exc:
             raise WorkerLost(
-                f"the worker process of {_shown(fn)} died (killed, crashed, out of memory, or by "
+                f"the worker process of {_shown(fn)!r} died (killed, crashed, out of memory, or by "
                 "os._exit); its effects are unknown"
             ) from exc
         finally:

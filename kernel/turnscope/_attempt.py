@@ -1,60 +1,51 @@
 """One call, one result: from its turn at the limiters to the moment it settles.
 
 An attempt is a task in its turn's task group, with one cancel scope around the body (two, if the
-call has a timeout). It is also the `CallContext` that the body sees. `_interrupt` tells it of each
-cancellation on its way to the body; `_outcome` names what the body came to. Settling is one
-synchronous step: no number of cancellations can split it. Above: the turn.
+call has a timeout). It is also the `CallContext` that the body sees, by `_view`. `_interrupt`
+tells it of each cancellation on its way to the body; `_outcome` names what the body came to.
+Settling is one synchronous step: no number of cancellations can split it. Above: the turn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope
+from anyio import CancelScope, current_effective_deadline
 
 from . import _outcome
 from ._calls import Status, ToolCall, ToolResult
-from ._context import CallContext, current
+from ._context import current
 from ._errors import LimiterLeaked, NotStarted
-from ._holds import Holds, Release, post
-from ._interrupt import PATIENCE, drive
+from ._interrupt import PATIENCE
 from ._limits import Ticket
 from ._loop import cancelled_by_stranger
 from ._parking import Parking
-from .events import CallProgress, CallStarted
+from ._view import View
+from .events import CallStarted
 
 if TYPE_CHECKING:
     from ._places import Route
-    from ._supervisor import Supervisor, TurnFacts
+    from ._supervisor import Supervisor
     from ._tools import Tool
 
 
-class Attempt(CallContext[Any]):
+class Attempt(View):
     """The one attempt at a call; slotted, and free of cycles once it has ended."""
 
     __slots__ = (
-        "_call",
         "_enforced",
-        "_holds",
         "_parking",
-        "asked",
         "cause",
         "dropped",
-        "facts",
-        "index",
         "inner",
         "kwargs",
-        "own",
         "route",
-        "started_at",
         "submitted_in",
         "ticket",
         "told",
-        "tool",
-        "turn",
+        "unsure",
     )
 
     def __init__(
@@ -66,89 +57,21 @@ class Attempt(CallContext[Any]):
         route: Route,
         kwargs: dict[str, Any],
     ) -> None:
-        self.turn: Supervisor | None = turn
-        """None once the call has ended: results, errors and their tracebacks then make no cycle."""
-        self.facts: TurnFacts = turn.facts
-        self.index = index
-        self._call = call
-        self.tool = tool
+        super().__init__(turn, index, call, tool)
         self.kwargs = kwargs
         self.route = route
         self.submitted_in = copy_context()
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
-        self.asked = False
+        self.inner: CancelScope | None = None
+        """The scope around the body: shielded at the interrupt, cancelled to enforce."""
         self.told = False
+        """Whether the interrupt has been delivered."""
+        self.unsure = False
+        """Whether the shield is up for one step only, for a scope of the body's own to end."""
         self.dropped = False
         self.cause: _outcome.Cause | None = None
-        self.own: CancelScope | None = None
-        self.inner: CancelScope | None = None
-        self.started_at: float | None = None
         self._enforced = 0
-        self._holds: Holds | None = None
         self._parking: Parking | None = None
-
-    # The face that the body sees.
-
-    @property
-    def deps(self) -> Any:
-        return self.facts.deps
-
-    @property
-    def call(self) -> ToolCall:
-        return self._call
-
-    @property
-    def run_id(self) -> str:
-        return self.facts.run_id
-
-    @property
-    def deadline(self) -> float:
-        own = math.inf if self.own is None else self.own.deadline
-        return min(own, self.facts.deadline)
-
-    @property
-    def cancelling(self) -> bool:
-        return self.asked
-
-    def check_cancelled(self) -> None:
-        if self.asked:
-            raise self.facts.loop.cancellation()
-
-    def progress(self, value: object) -> None:
-        self._in_the_loop(self._progress, value)
-
-    def heartbeat(self) -> None:
-        self._in_the_loop(self._beat)
-
-    def hold(self) -> Release:
-        if self._holds is None:
-            self._holds = Holds(self.facts.loop.token)
-        return self._holds.take()
-
-    def _in_the_loop(self, fn: Callable[..., object], *args: object) -> None:
-        if self.facts.loop.here():
-            fn(*args)
-        else:
-            post(self.facts.loop.token, fn, *args)
-
-    def _beat(self) -> None:
-        own = self.own
-        if own is not None and self.tool.idle_timeout is not None and not own.cancel_called:
-            own.deadline = self._next_deadline()
-
-    def _next_deadline(self) -> float:
-        """When the call's own timeouts interrupt it, if nothing is heard of it from now on."""
-        started, timeout, idle = self.started_at, self.tool.timeout, self.tool.idle_timeout
-        hard = math.inf if timeout is None or started is None else started + timeout
-        return hard if idle is None else min(hard, self.facts.loop.now() + idle)
-
-    def _progress(self, value: object) -> None:
-        self._beat()
-        turn = self.turn
-        if turn is not None and self.facts.observed:
-            turn.tell(
-                CallProgress(index=self.index, call=self._call, value=value, **self.facts.event())
-            )
 
     # Before the body.
 
@@ -178,20 +101,15 @@ class Attempt(CallContext[Any]):
                 await self._work(turn)
             else:
                 self.started_at = self.facts.loop.now()
-                with CancelScope(deadline=self._next_deadline()) as self.own:
+                with CancelScope(deadline=self.next_deadline()) as self.own:
                     await self._work(turn)
         except BaseException as exc:
-            # Not of the body, whose exceptions `_work` takes: its place could not be opened, or
-            # the turn ended meanwhile.
+            # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
+            # turn ended meanwhile, or Ctrl-C landed between two statements of ours.
             if self.dropped or isinstance(exc, GeneratorExit):
                 raise
             if self.turn is not None:
-                if isinstance(exc, self.facts.loop.cancelled):
-                    reason = turn.not_started() if turn.is_asked() else _outcome.interrupted()
-                else:
-                    reason = NotStarted(f"its backend could not be opened: {exc!r}")
-                    reason.__cause__ = exc
-                self.settle_unstarted(reason)
+                self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
 
     async def _work(self, turn: Supervisor) -> None:
         loop = self.facts.loop
@@ -212,7 +130,7 @@ class Attempt(CallContext[Any]):
                 )
             try:
                 body = self.route.place.backend.call(self.tool.body, kwargs, self)
-                value = await drive(body, self, loop.cancelled, loop.carrier)
+                value = await loop.drive(body, self)
             except BaseException as exc:
                 if self.dropped:
                     raise
@@ -229,34 +147,54 @@ class Attempt(CallContext[Any]):
         """Told that *cancellation* is about to reach the body; returns what shall reach it."""
         turn, inner = self.turn, self.inner
         assert turn is not None and inner is not None  # because the body runs
-        if self.told:
-            if inner.cancel_called:
-                self._enforced += 1
-                if self._enforced > PATIENCE:
-                    return GeneratorExit("cancellation was swallowed without end")
-            return cancellation
-        timed_out = self.own is not None and self.own.cancel_called
-        if not timed_out and not turn.is_asked() and cancelled_by_stranger(turn.task):
-            turn.ask(_outcome.LOOP_ENDS)
-        if timed_out or turn.asked:
-            self._tell(turn, inner, timed_out=timed_out)
+        if inner.cancel_called:  # enforced
+            self._enforced += 1
+            if self._enforced > PATIENCE:
+                return GeneratorExit("cancellation was swallowed without end")
+        elif not self.told:
+            if not self.due() and cancelled_by_stranger(turn.task):
+                turn.ask(_outcome.LOOP_ENDS)
+            if self.due():
+                inner.shield = True
+                # With the shield up, only a scope of the body's own can be cancelled here: its
+                # own timer, say, at the same instant. That scope is going to take this one.
+                self.unsure = current_effective_deadline() == -math.inf
+                if not self.unsure:
+                    self._tell(turn, inner)
         return cancellation
+
+    def pass_over(self) -> None:
+        """Told that the body shall not notice, in its next step, that it is to be interrupted."""
+        if self.inner is not None:
+            self.unsure = self.inner.shield = True
+
+    def stepped(self) -> None:
+        """Told that the body has taken the step after one of these, and waits again."""
+        if self.unsure and self.inner is not None:
+            self.unsure = self.inner.shield = False  # the interrupt comes now
+
+    def due(self) -> bool:
+        """Whether the body is to be interrupted, and has not been."""
+        if self.told or self.turn is None:
+            return False
+        return self._timed_out() or self.turn.is_asked()
 
     def drop(self) -> None:
         """Told that the coroutine is being closed: nothing can be awaited any more."""
         self.dropped = True
 
-    def _tell(self, turn: Supervisor, inner: CancelScope, *, timed_out: bool) -> None:
+    def _timed_out(self) -> bool:
+        return self.own is not None and self.own.cancel_called
+
+    def _tell(self, turn: Supervisor, inner: CancelScope) -> None:
         """The interrupt: from here the body is shielded, and has until the end of grace."""
         self.told = self.asked = True
-        own = self.own
-        if timed_out and own is not None and not (turn.asked and turn.asked_at < own.deadline):
+        own, end = self.own, turn.enforce_at
+        if own is not None and own.cancel_called and own.deadline <= turn.asked_at:
             self.cause = _outcome.timeout_of(self, own.deadline)
-            end = min(self.facts.loop.now() + turn.grace, turn.enforce_at)
+            end = min(end, self.facts.loop.now() + turn.grace)
         else:
             self.cause = turn.cause
-            end = turn.enforce_at
-        inner.shield = True
         inner.deadline = end
         if self._parking is not None:
             self._parking.ask(_outcome.PARENT_ENDS, end)
@@ -267,10 +205,10 @@ class Attempt(CallContext[Any]):
         parking, inner = self._parking, self.inner
         if parking is not None:
             parking.go_without()
-        if self.told and inner is not None and end < inner.deadline:
-            inner.deadline = end
-            if parking is not None:
+            if self.told:
                 parking.ask(_outcome.PARENT_ENDS, end)
+        if inner is not None and end < inner.deadline:
+            inner.deadline = end  # also if the interrupt cannot reach the body just now
 
     # Settling.
 
@@ -302,8 +240,8 @@ class Attempt(CallContext[Any]):
             backend=self.route.place.name,
             leaked=leaked,
         )
-        self.turn = None
         turn.settled(self, result, fatal=outcome.fatal)
+        self.turn = None
         if not leaked:
             self.ticket.leave()
             self.ticket.release()

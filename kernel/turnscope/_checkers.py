@@ -7,11 +7,12 @@ work outside the event loop.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from queue import Queue
 from types import FrameType
@@ -23,6 +24,8 @@ from anyio import CapacityLimiter, to_process, to_thread
 
 from ._calls import Status, ToolCall, ToolResult
 from ._holds import outstanding
+
+_PATIENCE: Final = 0.1
 
 
 @asynccontextmanager
@@ -36,22 +39,24 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
     Looks for tasks of this event loop, for thread and process calls of kernels, for threads at work
     and, where ``/proc`` tells, for child processes; those that were there before the block are
     nobody's fault. Idle workers of thread and process pools may stay. It gives tasks *within*
-    seconds of the event loop's clock to end, and threads and processes as much of real time.
+    seconds of the event loop's clock to end, and threads and processes as much of real time, but
+    no less than 0.1 s: a worker needs a moment to put its job down.
 
     Raises AssertionError, with the names of what is left. If the block itself raises, that is
     raised and nothing is looked for.
     """
     tasks = set(_tasks())
-    threads = set(_threads())
     children = set(_children())
     held = outstanding()
+    threads = await _threads_before()
     yield
     await anyio.lowlevel.checkpoint()
-    real_end = time.monotonic() + within
+    real_end = time.monotonic() + max(within, _PATIENCE)
     end = anyio.current_time() + within
-    patience = CapacityLimiter(1)
+    idle: threading.Thread | None = None
     while True:
-        outside = [text for thread, text in _threads().items() if thread not in threads]
+        working = _threads()
+        outside = [working[thread] for thread in working.keys() - threads - {idle}]
         outside += [text for pid, text in _children().items() if pid not in children]
         if outstanding() > held:
             outside.append(f"{outstanding() - held} thread or process calls of a kernel")
@@ -61,8 +66,7 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
         if (time.monotonic() >= real_end) if outside else (anyio.current_time() >= end):
             break
         if outside:
-            # In a thread, so that virtual time stands still meanwhile.
-            await to_thread.run_sync(time.sleep, within / 50, limiter=patience)
+            idle = await _real_pause(max(within, _PATIENCE) / 50)
         else:
             await anyio.sleep(within / 50)
     raise AssertionError(
@@ -72,23 +76,62 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
     )
 
 
+async def _real_pause(span: float) -> threading.Thread:
+    """Let *span* real seconds pass, and no virtual ones; returns the worker thread that waited.
+
+    That one may still look as if it were at work, though it has nothing more to do.
+    """
+
+    def wait() -> threading.Thread:
+        time.sleep(span)
+        return threading.current_thread()
+
+    return await to_thread.run_sync(wait, limiter=CapacityLimiter(1))
+
+
+async def _threads_before() -> set[threading.Thread | None]:
+    """The threads that are at work now; not those that are just about to put a job down."""
+    first = _threads()
+    if first.keys() <= {threading.current_thread()}:
+        return set(first)
+    idle = await _real_pause(0.002)
+    return {thread for thread in _threads() if thread in first and thread is not idle}
+
+
 def _tasks() -> dict[object, str]:
     """The tasks of this event loop, but for the caller's and the one that ends AnyIO's pool.
 
     By their coroutines: a kept coroutine is no other's, where the id of a task may be used again.
     """
     current = anyio.get_current_task()
+    chains = {task: _chain(task.coro) for task in anyio.get_running_tasks() if task != current}
     return {
-        task.coro: f"task {task.name!r} (runs {runs})"
-        for task in anyio.get_running_tasks()
-        if task != current
-        and not (runs := getattr(task.coro, "__qualname__", "?")).startswith("_shutdown_process_")
+        task.coro: f"task {task.name!r} (in {' > '.join(chain)})"
+        for task, chain in chains.items()
+        if not chain[0].startswith("_shutdown_process_pool")
     }
 
 
-def _threads() -> dict[object, str]:
+def _chain(coro: object) -> list[str]:
+    names = [getattr(each, "__qualname__", "") for each in awaits(coro)]
+    return [name for name in names if name] or ["?"]
+
+
+def awaits(coro: object) -> Iterator[object]:
+    """*coro* and what it awaits, from the outside in, as far as Python tells."""
+    while coro is not None:
+        yield coro
+        inner = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
+        if inner is None and inspect.isgenerator(coro) and coro.gi_frame is not None:
+            # One that drives a coroutine by hand, as the kernel's own does.
+            held = coro.gi_frame.f_locals.values()
+            inner = next((value for value in held if inspect.iscoroutine(value)), None)
+        coro = inner
+
+
+def _threads() -> dict[threading.Thread | None, str]:
     """The threads that are at work, with the place where each is."""
-    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] # because it is documented
+    frames = sys._current_frames()
     return {
         thread: f"thread {thread.name!r} (at {frame.f_code.co_filename}:{frame.f_lineno})"
         for thread in threading.enumerate()

@@ -2,20 +2,23 @@
 
 AnyIO's cancellation is level-triggered: in a cancelled scope *every* await raises, so that an
 ordinary ``finally: await cleanup()`` dies at its first await. Authors do not write tools that way.
-This driver stands between the event loop and a body. When it sees the first cancellation about to
+A driver stands between the event loop and a body. When it sees the first cancellation about to
 reach the body, it has the call shield the body's scope and set that scope's deadline, and only
 then resumes the body: the interrupt arrives, the cleanup runs as written, and AnyIO's own timer
-enforces the end. asyncio throws a cancellation into a coroutine, trio sends it in as an
-`outcome.Error`; a canary test guards that reading of both. Above: the attempt. Below: nothing.
+enforces the end.
+
+The drivers rely on how each loop resumes a coroutine: asyncio throws a cancellation in, trio sends
+it in as an `outcome.Error`. Canary tests guard that. Above: the attempt. Below: nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from types import coroutine
+from gc import get_referents
+from types import CodeType, coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from ._loop import Carrier
+import attrs
 
 T = TypeVar("T")
 
@@ -28,10 +31,22 @@ catches cancellations in an endless loop would otherwise spin for ever, at full 
 
 
 class Interruptible(Protocol):
-    """What the driver tells a call."""
+    """What a driver tells a call."""
 
     def deliver(self, cancellation: BaseException) -> BaseException:
         """Told that *cancellation* is about to reach the body; returns what shall reach it."""
+        ...
+
+    def pass_over(self) -> None:
+        """Told that the body shall not notice, in its next step, that it is to be interrupted."""
+        ...
+
+    def stepped(self) -> None:
+        """Told that the body has taken the step after one of these, and waits again."""
+        ...
+
+    def due(self) -> bool:
+        """Whether the body is to be interrupted, and has not been."""
         ...
 
     def drop(self) -> None:
@@ -40,60 +55,144 @@ class Interruptible(Protocol):
 
 
 @coroutine
-def drive(
-    body: Coroutine[Any, Any, T],
-    call: Interruptible,
-    cancelled: type[BaseException],
-    carrier: type[Carrier] | None,
+def drive_on_asyncio(
+    body: Coroutine[Any, Any, T], call: Interruptible, cancelled: type[BaseException]
 ) -> Generator[Any, Any, T]:
     """Await *body*, telling *call* of each cancellation before *body* sees it.
 
     Raises what *body* raises; returns what it returns.
     """
-    send = body.send
     try:
-        trap = send(None)
+        trap = body.send(None)
+        while True:
+            try:
+                sent = yield trap
+            except GeneratorExit:
+                call.drop()
+                body.close()
+                raise
+            except BaseException as exc:
+                delivered = call.deliver(exc) if isinstance(exc, cancelled) else exc
+                try:
+                    trap = body.throw(delivered)
+                finally:
+                    del delivered  # an exception in a frame of its own traceback is a cycle
+                call.stepped()
+            else:
+                trap = body.send(sent)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # because StopIteration is not generic
-    while True:
-        try:
-            sent = yield trap
-        except GeneratorExit:
-            call.drop()
-            body.close()
-            raise
-        except BaseException as exc:
-            delivered = call.deliver(exc) if isinstance(exc, cancelled) else exc
-            try:
-                trap = body.throw(delivered)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]  # because, as above
-            finally:
-                del delivered  # an exception held by a frame of its own traceback is a cycle
-        else:
-            try:
-                if carrier is not None and type(sent) is carrier:
-                    trap = _resume_on_trio(body, call, cancelled, sent)
-                else:
-                    trap = send(sent)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]  # because, as above
-            finally:
-                sent = None
 
 
-def _resume_on_trio(
-    body: Coroutine[Any, Any, Any],
-    call: Interruptible,
-    cancelled: type[BaseException],
-    sent: Carrier,
-) -> Any:
-    error = sent.error
+class Carrier(Protocol):
+    """What trio sends into a coroutine to raise there: `outcome.Error`."""
+
+    @property
+    def error(self) -> BaseException:
+        """What to raise."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class TrioTraps:
+    """What the driver must know of trio, looked up once for a kernel."""
+
+    cancelled: type[BaseException]
+    carrier: type[Carrier]
+    checkpoint: CodeType
+    """The code of ``trio.lowlevel.checkpoint``."""
+    nursery: CodeType
+    """The code in which the end of a nursery waits for its children."""
+
+    @classmethod
+    def look(cls, cancelled: type[BaseException]) -> TrioTraps:
+        """Look, where trio is installed."""
+        import outcome
+        import trio
+
+        return cls(
+            cancelled,
+            outcome.Error,
+            trio.lowlevel.checkpoint.__code__,
+            trio.Nursery._nested_child_finished.__code__,
+        )
+
+    def cancellation(self) -> BaseException:
+        """A cancellation to raise; trio has no public way, and AnyIO makes its own like this."""
+        import trio
+
+        return trio.Cancelled._create(source="explicit")
+
+
+@coroutine
+def drive_on_trio(
+    body: Coroutine[Any, Any, T], call: Interruptible, traps: TrioTraps
+) -> Generator[Any, Any, T]:
+    """As `drive_on_asyncio`, and for two waits of trio's into which it sends no cancellation.
+
+    ``checkpoint()`` waits where it cannot be cancelled, and then, if it finds itself cancelled, in
+    a scope of its own that has ended already; the body being shielded by then, that scope would
+    take the interrupt, and it would be lost. So the interrupt is raised out of the first wait.
+    The end of a nursery is cancelled without being resumed; when its children have ended, it takes
+    what they were cancelled by for its own affair or raises it, as the shield is up or not. It is
+    up for that step, so that the interrupt comes once: at the next await.
+    """
+    carrier, cancelled = traps.carrier, traps.cancelled
     try:
-        if isinstance(error, cancelled):
-            delivered = call.deliver(error)
-            if delivered is not error:
-                return body.throw(delivered)
-        return body.send(sent)
-    finally:
-        del error
+        trap = body.send(None)
+        while True:
+            try:
+                sent = yield trap
+            except GeneratorExit:
+                call.drop()
+                body.close()
+                raise
+            except BaseException as exc:  # trio's own word on a foreign trap
+                trap = body.throw(exc)
+                continue
+            delivered: BaseException | None = None
+            if type(sent) is carrier:
+                if isinstance(sent.error, cancelled):
+                    delivered = call.deliver(sent.error)
+                    if delivered is sent.error:
+                        delivered = None
+            elif call.due():
+                waits = _waits_in(body)
+                if traps.checkpoint in waits:
+                    delivered = call.deliver(traps.cancellation())
+                    if call.due():  # a scope of the body's own is cancelled too, and comes first
+                        delivered = None
+                elif traps.nursery in waits:
+                    call.pass_over()
+            else:
+                trap = body.send(sent)
+                continue
+            try:
+                trap = body.send(sent) if delivered is None else body.throw(delivered)
+            finally:
+                del delivered, sent  # as on asyncio
+            call.stepped()
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # because, as on asyncio
+
+
+def _waits_in(body: object) -> tuple[CodeType | None, CodeType | None]:
+    """The code of the two innermost coroutines in which *body* waits, trio's own trap left out.
+
+    Only there: others of trio's functions wait inside ``cancel_shielded_checkpoint`` because they
+    have just taken what they must not drop.
+    """
+    last = before = None
+    awaited: Any = body
+    while awaited is not None:
+        if hasattr(awaited, "cr_await"):
+            last, before = awaited.cr_code, last
+            awaited = awaited.cr_await
+        elif hasattr(awaited, "ag_await"):
+            last, before = awaited.ag_code, last
+            awaited = awaited.ag_await
+        elif hasattr(awaited, "gi_yieldfrom"):
+            awaited = awaited.gi_yieldfrom
+        else:  # the asend() of an async generator does not tell whose it is, but holds it
+            awaited = next((r for r in get_referents(awaited) if hasattr(r, "ag_await")), None)
+    return last, before

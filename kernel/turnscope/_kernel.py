@@ -237,6 +237,9 @@ class Kernel:
                     self._ready.set()
                     await self._until_closing()
             finally:
+                # A turn whose task was cancelled natively before its first step is still here.
+                for turn in tuple(self._turns):
+                    turn.finish()
                 # Every turn has been joined: the backends have nothing left to run.
                 self._all_left.set()
 

@@ -134,8 +134,12 @@ class Limiter:
         """Whether every slot is held by a leak, so that none may ever come back."""
         return self.leaked >= self.capacity
 
-    def leak(self) -> None:
-        """Note that the holder of one slot has settled and works on; turn away who cannot wait."""
+    def leak(self, *, taken: bool) -> None:
+        """Note that a call has settled and works on; turn away who could wait for leaks alone.
+
+        If it had not *taken* a slot, one more is lent, if need be beyond the capacity.
+        """
+        self.lent += not taken
         self.leaked += 1
         if self.stuck:
             for queue in (self._returning, self._queue):
@@ -231,10 +235,14 @@ class Ticket:
             limiter.give()
 
     def leak(self) -> None:
-        """Keep the slots although the call has settled, until `unleak`."""
-        self._leaked, self._held = self._held, 0
-        for limiter in self._limiters[: self._leaked]:
-            limiter.leak()
+        """Keep the slots although the call has settled, until `unleak`.
+
+        A call that leaks while it was parked has none to keep: its thread counts all the same.
+        """
+        held, self._held = self._held, 0
+        self._leaked = len(self._limiters)
+        for place, limiter in enumerate(self._limiters):
+            limiter.leak(taken=place < held)
 
     def unleak(self) -> None:
         """Give back what was leaked: the work has really ended."""

@@ -1,32 +1,27 @@
 """The one file of the kernel that knows which event loop runs, and the one that imports asyncio.
 
-AnyIO carries everything else. What it cannot say is said here: how a cancellation travels into a
-coroutine, whether a task was cancelled by a stranger, and how to give the kernel's task group a
-task of its own. Below: AnyIO. Above: `_interrupt`, `_attempt`, `_turn`, `_kernel`.
+AnyIO carries everything else. What it cannot say is said here: which driver a body needs, whether
+a task was cancelled by a stranger, and how to give the kernel's task group a task of its own.
+Below: `_interrupt` and AnyIO. Above: `_attempt`, `_turn`, `_kernel`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import attrs
 from anyio import CancelScope, Event
 from anyio.lowlevel import EventLoopToken, current_token
 
+from ._interrupt import Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
+
+T = TypeVar("T")
+
 Task: TypeAlias = "asyncio.Task[Any]"
-
-
-class Carrier(Protocol):
-    """What trio sends into a coroutine to raise there: `outcome.Error`."""
-
-    @property
-    def error(self) -> BaseException:
-        """What to raise."""
-        ...
 
 
 @attrs.frozen(eq=False)
@@ -35,8 +30,8 @@ class Loop:
 
     token: EventLoopToken
     cancelled: type[BaseException]
-    carrier: type[Carrier] | None
-    """asyncio throws a cancellation into a coroutine (None); trio sends it in, wrapped in this."""
+    traps: TrioTraps | None
+    """How trio resumes a coroutine; None on asyncio."""
     thread: int
     now: Callable[[], float]
     """The loop's clock, in seconds: `anyio.current_time` would look for the loop at each call."""
@@ -45,36 +40,35 @@ class Loop:
     def running(cls) -> Loop:
         """Look at the loop of the current task."""
         cancelled = anyio.get_cancelled_exc_class()
-        carrier: type[Carrier] | None = None
-        if cancelled is not asyncio.CancelledError:
-            import outcome  # here, because only trio depends on it
-
-            carrier = outcome.Error
+        traps = None if cancelled is asyncio.CancelledError else TrioTraps.look(cancelled)
         token = current_token()
         now = token.backend_class.current_time
-        return cls(token, cancelled, carrier, threading.get_ident(), now)
+        return cls(token, cancelled, traps, threading.get_ident(), now)
 
     @property
     def is_asyncio(self) -> bool:
         """Whether this is asyncio (uvloop too)."""
-        return self.carrier is None
+        return self.traps is None
 
     def here(self) -> bool:
         """Whether the caller is in the thread of this loop."""
         return threading.get_ident() == self.thread
 
+    def drive(self, body: Coroutine[Any, Any, T], call: Interruptible) -> Awaitable[T]:
+        """What awaits *body* with one interrupt for it, told by *call*."""
+        if self.traps is None:
+            return drive_on_asyncio(body, call, self.cancelled)
+        return drive_on_trio(body, call, self.traps)
+
     def cancellation(self) -> BaseException:
         """A cancellation exception to raise in a body that has been asked to end."""
-        if self.carrier is None:
+        if self.traps is None:
             return asyncio.CancelledError("the tool call was asked to end")
-        import trio
-
-        # trio has no public way to make one where no task is; AnyIO makes its own in this way.
-        return trio.Cancelled._create(source="explicit")
+        return self.traps.cancellation()
 
     def task(self) -> Task | None:
         """The running task, where tasks can be cancelled by strangers: on asyncio."""
-        return asyncio.current_task() if self.carrier is None else None
+        return asyncio.current_task() if self.traps is None else None
 
 
 def cancelled_by_stranger(task: Task | None) -> bool:
@@ -105,6 +99,8 @@ class Host:
         """Start the task, without waiting for anything but trio's nursery."""
         if self._group is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+            # Also for a task that is cancelled before its first step, which it then never takes.
+            self._task.add_done_callback(lambda _: self.done.set())
         else:
             await self._group.__aenter__()
             self._group.start_soon(self._run, name=name)

@@ -62,11 +62,6 @@ def timeout_of(call: Attempt, deadline: float) -> Cause:
     return Cause(Status.TIMED_OUT, f"its idle timeout: {idle:g} s without a heartbeat")
 
 
-def interrupted() -> NotStarted:
-    """The reason of a call that was cancelled while its backend opened."""
-    return NotStarted(_STRANGER.reason)
-
-
 @attrs.frozen
 class Outcome:
     """What a result is made from."""
@@ -99,6 +94,18 @@ def of_body(
     if isinstance(raised, WorkerLost):
         return Outcome(Status.LOST, f"{raised}. {_UNKNOWN}", error=raised)
     return _failed(call, raised)
+
+
+def without_body(call: Attempt, turn: Supervisor, raised: BaseException) -> Outcome:
+    """Name what kept a call from its body, or from settling after it."""
+    if isinstance(raised, call.facts.loop.cancelled):
+        reason = turn.not_started() if turn.is_asked() else NotStarted(_STRANGER.reason)
+    elif isinstance(raised, Exception) and call.started_at is None:
+        reason = NotStarted(f"its backend could not be opened: {described(raised)}")
+        reason.__cause__ = raised
+    else:
+        return _failed(call, raised)
+    return Outcome(Status.NOT_STARTED, str(reason), error=reason)
 
 
 def _cause(

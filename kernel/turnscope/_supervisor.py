@@ -127,29 +127,44 @@ class Supervisor:
                     for attempt in self._pending:
                         self.start(attempt)
                     self._pending.clear()
-                    await self._until_drained()
+                    await self._noted(self._drained)
+            if not self._closed:  # asked, while the block goes on
+                await self._noted(self._drained)
+        except self.facts.loop.cancelled:
+            # By a stranger, while the task group waited for the bodies; they have ended.
+            ...
         finally:
-            self._kernel.left(self)
-            if self.facts.observed:
-                results = tuple(result for result in self.results if result is not None)
-                self._kernel.emit(TurnFinished(results=results, **self.facts.event()))
-            self.done.set()
+            self.finish()
 
-    async def _until_drained(self) -> None:
-        while not self._drained.is_set():
-            try:
-                if self.asked:
-                    with CancelScope(shield=True):
-                        await self._drained.wait()
-                else:
-                    await self._drained.wait()
-            except GeneratorExit:
-                raise
-            except BaseException:
-                # The turn's scope was cancelled, by an ask or at its deadline; or this task was,
-                # by a stranger: asyncio.run cancels every task when it tears down.
-                if not self.is_asked():
-                    self.ask(_outcome.LOOP_ENDS)
+    async def _noted(self, event: Event) -> None:
+        """Wait for *event*; whatever else ends the wait is noted as an ask.
+
+        That is an ask, the turn's deadline, or a stranger: asyncio.run cancels every task when it
+        tears down. After an ask nothing starts any more, so the task group may be left at once,
+        which waits for the bodies.
+        """
+        try:
+            await event.wait()
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            if isinstance(exc, KeyboardInterrupt):
+                self.fatal = exc
+            if not self.is_asked():
+                self.ask(_outcome.LOOP_ENDS)
+
+    def finish(self) -> None:
+        """Nothing of the turn runs any more: say so."""
+        if self.done.is_set():
+            return
+        # A task that is cancelled natively before its first step never takes it.
+        for attempt in sorted(self._unsettled, key=lambda attempt: attempt.index):
+            attempt.settle_unstarted(self.not_started())
+        self._kernel.left(self)
+        if self.facts.observed:
+            results = tuple(result for result in self.results if result is not None)
+            self._kernel.emit(TurnFinished(results=results, **self.facts.event()))
+        self.done.set()
 
     def close(self) -> None:
         """Told that the block is left: no more calls come."""
@@ -164,7 +179,10 @@ class Supervisor:
 
     def is_asked(self) -> bool:
         """Whether the calls are to end; the first to look after the deadline asks."""
-        if not self.asked and self.scope.cancel_called:
+        if self.asked or self.deadline == math.inf:
+            return self.asked
+        # By the clock, which may be ahead of the timer that is going to cancel the scope.
+        if self.facts.loop.now() >= self.deadline:
             self.ask(_outcome.TURN_DEADLINE)
         return self.asked
 

@@ -117,7 +117,8 @@ class Turn:
         inside.close()
         stopped = await join(self._kernel.loop, inside.done, ask, exc)
         if inside.parent is not None:
-            stopped = await inside.parent.unhost(inside) or stopped
+            parked = await inside.parent.unhost(inside)
+            stopped = stopped or parked
         # Ctrl-C comes first, then the caller's cancellation, then a failure that ends the turn;
         # the tools' own errors are on the results.
         if isinstance(inside.fatal, KeyboardInterrupt):

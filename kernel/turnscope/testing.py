@@ -9,20 +9,19 @@ and `_holds` for the count of real work. It runs no turn and knows nothing of ke
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import selectors
-import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextvars import Context
-from queue import SimpleQueue
-from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, TypeVarTuple
 
-from anyio import CapacityLimiter, from_thread, to_process
+import anyio
+from anyio import CapacityLimiter, to_process
 
-from ._checkers import check_results, has_job, nothing_left
+from ._checkers import awaits, check_results, has_job, nothing_left
 from ._holds import outstanding
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ Ts = TypeVarTuple("Ts")
 _START: Final = 1_000_000.0
 _REAL_STEP: Final = 0.001
 _TRIO_THRESHOLD: Final = 0.0005
-_RESULT: Final = Future[Any].result.__code__
 
 
 class VirtualTime(TypedDict):
@@ -88,32 +86,29 @@ def virtual_time(backend: Literal["asyncio", "trio"]) -> VirtualTime:
     )
 
 
-def _unanswered(ask: CodeType) -> int:
-    """How many threads wait in the function of *ask* for an answer that has not been given.
-
-    Such a thread counts as at work, yet it goes on only when this event loop does: to wait for it
-    would be to wait for ever. Answers are given by the event loop, whose thread is the caller's.
-    """
-    # The documented way to see other threads' stacks has an underscore in its name.
-    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] # because it is documented
-    return sum(_waits(frame, ask) for frame in frames.values())
+# A thread that waits in `anyio.from_thread.run` counts as at work, yet goes on only when the event
+# loop does what it asks: to wait for it would be to wait for ever. So these two count what threads
+# have asked for and not been answered. They look at the tasks that do it, because a thread's own
+# stack shows no difference between waiting and being about to go on. The names are not public: were
+# they to change, time would stand still where a thread asks, and a test would say so.
 
 
-def _waits(innermost: FrameType, ask: CodeType) -> bool:
-    answers: list[object] = []
-    frame: FrameType | None = innermost
-    while frame is not None and frame.f_code is not ask:
-        if frame.f_code is _RESULT:  # asyncio's answer comes in a future
-            answers.append(frame.f_locals.get("self"))
-        frame = frame.f_back
-    if frame is None:
-        return False
-    # trio's comes in a queue, which its innermost Python frame waits for.
-    answers += [getattr(value, "queue", None) for value in innermost.f_locals.values()]
-    return any(
-        (isinstance(answer, Future) and not answer.done())
-        or (isinstance(answer, SimpleQueue) and answer.empty())
-        for answer in answers
+def _asked_on_asyncio(loop: asyncio.AbstractEventLoop) -> int:
+    return sum(
+        getattr(task.get_coro(), "__qualname__", "").endswith(
+            "run_async_from_thread.<locals>.task_wrapper"
+        )
+        for task in asyncio.all_tasks(loop)
+    )
+
+
+def _asked_on_trio(file: str) -> int:
+    # In the task that waits for the thread, or, if that may abandon it, in one of its own.
+    return sum(
+        each.__qualname__ in ("Run.run", "Run.run_system") and each.cr_code.co_filename == file
+        for task in anyio.get_running_tasks()
+        for each in awaits(task.coro)
+        if inspect.iscoroutine(each)
     )
 
 
@@ -177,9 +172,9 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
             has_job(thread) and getattr(thread, "loop", self) is self
             for thread in threading.enumerate()
         )
-        # A kernel's call may be in one of AnyIO's threads, and counts in both: hence max.
-        at_work = max(outstanding(), threads)
-        return at_work > 0 and at_work > _unanswered(from_thread.run.__code__)
+        # The sum, because on asyncio a kernel's threads are its own.
+        at_work = outstanding() + threads
+        return at_work > 0 and at_work > _asked_on_asyncio(self)
 
     def call_at(
         self,
@@ -228,16 +223,17 @@ def _trio_clock() -> MockClock:
             'virtual_time("trio") needs trio: pip install turnscope[trio]', name="trio"
         ) from exc
 
-    ask = trio.from_thread.run.__code__
+    file = trio.from_thread.run.__code__.co_filename
     clock = trio.testing.MockClock(autojump_threshold=_TRIO_THRESHOLD)
     clock.jump(_START)
     settling = False
 
     def autojump() -> None:
         nonlocal settling
+        # The greater, because on trio a kernel's threads are trio's, and count in both.
         at_work = max(outstanding(), trio.testing.active_thread_count())
         if to_process.current_default_process_limiter().borrowed_tokens or (
-            at_work > 0 and at_work > _unanswered(ask)
+            at_work > 0 and at_work > _asked_on_trio(file)
         ):
             settling = True
             return

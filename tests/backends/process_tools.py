@@ -126,7 +126,8 @@ def close_stdout() -> str:
 
 
 def fork_and_both_return() -> int:
-    return os.fork()
+    child = os.fork()
+    return os.waitpid(child, 0)[1] if child else 0
 
 
 def fork_a_sleeper_and_die(pid_file: str) -> None:

@@ -40,6 +40,14 @@ class Address:
     street: list[str]
 
 
+@attrs.define
+class Locked:
+    key: Any
+
+    def __attrs_post_init__(self) -> None:
+        raise LookupError("no such key")
+
+
 class Cat(pydantic.BaseModel):
     kind: Literal["cat"]
     lives: int
@@ -172,6 +180,20 @@ def test_each_problem_names_the_field_what_was_expected_and_what_was_given(
             ],
         ),
         (
+            dict[str, Locked],
+            {"a": {"key": 1}},
+            ["x.a: no such key, was given {'key': 1} (dict)"],
+        ),
+        (
+            Tree | Address,
+            {"street": [1]},
+            [
+                "x.value: missing; expected an integer (as Tree)",
+                "x.street: not a field; the fields are value, branches (as Tree)",
+                "x.street[0]: should be a valid string, was given 1 (int) (as Address)",
+            ],
+        ),
+        (
             Annotated[int, Field(gt=3)],
             3,
             ["x: should be greater than 3, was given 3 (int)"],
@@ -188,8 +210,8 @@ def test_each_problem_names_the_field_what_was_expected_and_what_was_given(
         ),
         (bool, "maybe", ["x: expected true or false, was given 'maybe' (str)"]),
         (Literal[1, True, None], 2, ["x: expected 1, true or null, was given 2 (int)"]),
-        (dict[int, int], {"k": 1}, ["x.k: should be a valid integer, unable to parse string as an "
-                                    "integer, was given 'k' (str) (as a key)"]),
+        (dict[int, int], {"k": 1}, [("x.k: should be a valid integer, unable to parse string as an "
+                                    "integer, was given 'k' (str) (as a key)")]),
     ],
     ids=str,
 )  # fmt: skip
@@ -354,6 +376,16 @@ def test_more_than_twenty_problems_are_counted() -> None:
     said = of(list[int], ["x"] * 500)
     assert said[19] == "x[19]: expected an integer, was given 'x' (str)"
     assert said[20:] == ("... and 480 more",)
+
+
+def test_long_problems_are_fewer_than_twenty() -> None:
+    def fn(x: dict[str, dict[str, dict[str, int]]]) -> None: ...
+
+    long = {"k" * 60: {"l" * 60: {f"m{n}" * 12: "x" * 100 for n in range(15)}}}
+    said = problems(from_signature(fn), {"x": long})
+    assert len(said) < 15
+    assert said[-1] == f"... and {16 - len(said)} more"
+    assert 3000 < sum(map(len, said)) <= 3700
 
 
 def test_a_long_value_is_cut_to_eighty_characters() -> None:

@@ -490,12 +490,13 @@ def test_not_required_is_read_with_postponed_annotations() -> None:
 
 
 def test_a_handwritten_schema_is_shown_as_written_and_gives_json_values() -> None:
+    required = ["n"]
     schema = {
         "type": "object",
         "title": "Mine",
         "properties": {"when": {"type": "string", "format": "date"}, "n": {"$ref": "#/$defs/n"}},
         "$defs": {"n": {"type": "integer", "minimum": 3}},
-        "required": ["n"],
+        "required": required,
     }
     parameters = from_schema(schema)
     assert parameters.schema == schema
@@ -505,7 +506,7 @@ def test_a_handwritten_schema_is_shown_as_written_and_gives_json_values() -> Non
         "when": "2026-11-05",
         "more": [1],
     }
-    schema["required"] = []
+    required.clear()  # the tool keeps its own copy
     with pytest.raises(InvalidArguments, match="n: missing; expected an integer"):
         parameters.validate("t", "")
 
@@ -578,8 +579,10 @@ REST = """Tell the weather.
     [
         (
             GOOGLE,
-            "Tell the weather.\n\nIt is about    spaces too:\n\n    code()\n\n"
-            'Returns:\n    The weather.\n\nExample:\n    >>> weather("Oslo")',
+            (
+                "Tell the weather.\n\nIt is about    spaces too:\n\n    code()\n\n"
+                'Returns:\n    The weather.\n\nExample:\n    >>> weather("Oslo")'
+            ),
         ),
         (
             NUMPY,

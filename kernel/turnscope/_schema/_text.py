@@ -12,9 +12,9 @@ from typing import cast
 import attrs
 import pydantic_core
 
+from turnscope._errors import NotSerialisable
 from . import _problems
 from ._annotations import attributes
-from ._errors import NotSerialisable
 
 
 def to_text(name: str, value: object) -> str:

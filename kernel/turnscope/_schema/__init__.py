@@ -1,10 +1,11 @@
 """From a function to what the model may send it: JSON schema, validation, and text for results.
 
 Everything is worked out when a tool is defined; a call then costs one call of a validator. Above:
-the tools, which load this file with the first of them. Below: `_signature` (what a function takes),
-`_annotations` (types that pydantic does not know), `_docstrings`, `_handwritten` (schemas without a
-signature), `_problems` (sentences for the model), `_text` (results). The kernel's pydantic is here,
-in `_annotations`, `_handwritten` and `_text`. Nothing here knows of turns or backends.
+the tools, which load this folder with the first of them, because pydantic takes longer to import
+than all the rest. It is the only place in the kernel that knows pydantic. Inside: `_signature`
+(what a function takes), `_annotations` (types that pydantic does not know), `_docstrings`,
+`_handwritten` (schemas without a signature), `_problems` (sentences for the model), `_text`
+(results). Nothing here knows of turns or backends.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import pydantic.fields
 import pydantic.json_schema
 import pydantic_core
 
+from turnscope._errors import InvalidArguments
 from . import _problems
 from ._annotations import Rewriter, described, typed_dict, with_default
 from ._docstrings import description_of as description_of
 from ._docstrings import texts_of
-from ._errors import InvalidArguments
 from ._signature import is_context, namespace_of, no_schema, parameters_of, resolved
 from ._text import to_text as to_text
 
