@@ -101,7 +101,7 @@ class Attempt(View):
                 await self._work(turn)
             else:
                 self.started_at = self.facts.loop.now()
-                with CancelScope(deadline=self.next_deadline()) as self.own:
+                with self.facts.loop.scope(deadline=self.next_deadline()) as self.own:
                     await self._work(turn)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
@@ -115,11 +115,11 @@ class Attempt(View):
         loop = self.facts.loop
         value: Any = None
         error: BaseException | None = None
-        with CancelScope() as self.inner:
+        with loop.scope() as self.inner:
             if self.started_at is None:
                 self.started_at = loop.now()
             kwargs = self.kwargs
-            if (context := self.tool.parameters.context) is not None:
+            if (context := self.route.parameters.context) is not None:
                 kwargs[context] = self
             if self.facts.observed:
                 backend = self.route.place.name

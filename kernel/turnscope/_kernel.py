@@ -185,7 +185,7 @@ class Kernel:
         if place.name in self._of_backend:
             limiters.append(self._of_backend[place.name])
         limiters.append(self._calls)
-        return Route(place, tuple(limiters))
+        return Route(place, tuple(limiters), tool.parameters)
 
     # What turns ask of their kernel.
 

@@ -118,12 +118,11 @@ class Limiter:
     def give(self) -> None:
         """Take a slot back, and lend it to the next in line."""
         self.lent -= 1
-        for queue in (self._returning, self._queue):
-            if queue and self.lent < self.capacity:
-                ticket, _ = queue.popitem(last=False)
-                self.lent += 1
-                ticket.granted()
-                return
+        queue = self._returning or self._queue
+        if queue and self.lent < self.capacity:
+            ticket, _ = queue.popitem(last=False)
+            self.lent += 1
+            ticket.granted()
 
     def leave(self, ticket: Ticket) -> None:
         """Take *ticket* out of the queue."""

@@ -78,6 +78,8 @@ def of_body(
     call: Attempt, turn: Supervisor, value: Any, error: BaseException | None, now: float
 ) -> Outcome:
     """Name what the body of *call* returned or raised, *now*."""
+    if error is None and not call.told and call.own is None and now < turn.deadline:
+        return _returned(call, value)
     cancelled = call.facts.loop.cancelled
     raised = None if error is None else unwrapped(error, cancelled)
     cause = _cause(call, turn, raised, now)

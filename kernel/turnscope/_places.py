@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import attrs
@@ -19,6 +19,9 @@ from anyio.abc import TaskGroup
 from ._limits import Limiter
 from ._tools import Tool
 from .abc import Backend
+
+if TYPE_CHECKING:
+    from ._schema import Parameters
 
 GROUP: Final = "turnscope.backends"
 
@@ -85,10 +88,11 @@ class Place:
 
 @attrs.frozen(eq=False)
 class Route:
-    """A tool's way in one kernel: its backend, and the limiters to pass, in their order."""
+    """A tool's way in one kernel: its backend, the limiters to pass in their order, its check."""
 
     place: Place
     limiters: tuple[Limiter, ...]
+    parameters: Parameters
 
 
 class Places:

@@ -152,11 +152,11 @@ class Turn:
             self._refuse(inside, index, call, Status.INVALID, unknown)
         else:
             try:
-                kwargs = tool.parameters.validate(tool.name, call.arguments)
+                route = self._routes[tool.name]
+                kwargs = route.parameters.validate(tool.name, call.arguments)
             except InvalidArguments as exc:
                 self._refuse(inside, index, call, Status.INVALID, exc)
             else:
-                route = self._routes[tool.name]
                 inside.take(Attempt(inside, index, call, tool, route, kwargs))
         return index
 

@@ -21,6 +21,7 @@ import pydantic.json_schema
 import pydantic_core
 
 from turnscope._errors import InvalidArguments
+
 from . import _problems
 from ._annotations import Rewriter, described, typed_dict, with_default
 from ._docstrings import description_of as description_of

@@ -13,6 +13,7 @@ import attrs
 import pydantic_core
 
 from turnscope._errors import NotSerialisable
+
 from . import _problems
 from ._annotations import attributes
 
