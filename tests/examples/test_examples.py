@@ -126,7 +126,9 @@ def test_the_python_of_the_readme_runs() -> None:
     assert done.stdout.splitlines() == [
         "ok sunny in Beijing",
         "ok 1346269",
-        "timed_out 'slow' was interrupted by its timeout of 0.1 s. It had started, so its effects "
-        "may or may not have happened.",
+        (
+            "timed_out 'slow' was interrupted by its timeout of 0.1 s. It had started, so its "
+            "effects may or may not have happened."
+        ),
         "invalid no tool named 'wether'; did you mean 'weather'?",
     ]
