@@ -37,15 +37,17 @@ class Attempt(View):
     __slots__ = (
         "_enforced",
         "_parking",
+        "_unwinding",
         "cause",
         "dropped",
         "inner",
         "kwargs",
         "route",
+        "stubborn",
         "submitted_in",
         "ticket",
         "told",
-        "unsure",
+        "watch",
     )
 
     def __init__(
@@ -66,8 +68,10 @@ class Attempt(View):
         """The scope around the body: shielded at the interrupt, cancelled to enforce."""
         self.told = False
         """Whether the interrupt has been delivered."""
-        self.unsure = False
-        """Whether the shield is up for one step only, for a scope of the body's own to end."""
+        self.watch = False
+        """Whether the shield is to change after a step of the body."""
+        self._unwinding = False
+        self.stubborn = False
         self.dropped = False
         self.cause: _outcome.Cause | None = None
         self._enforced = 0
@@ -143,35 +147,52 @@ class Attempt(View):
 
     # The driver's questions.
 
-    def deliver(self, cancellation: BaseException) -> BaseException:
-        """Told that *cancellation* is about to reach the body; returns what shall reach it."""
+    def deliver(self, cancellation: BaseException) -> None:
+        """Told that *cancellation* is about to reach the body."""
         turn, inner = self.turn, self.inner
         assert turn is not None and inner is not None  # because the body runs
         if inner.cancel_called:  # enforced
+            if not self.told:  # because of a shield of the body's own
+                self._tell(turn, inner)
             self._enforced += 1
-            if self._enforced > PATIENCE:
-                return GeneratorExit("cancellation was swallowed without end")
+            if self._enforced == PATIENCE:
+                self.stubborn = True
         elif not self.told:
             if not self.due() and cancelled_by_stranger(turn.task):
                 turn.ask(_outcome.LOOP_ENDS)
             if self.due():
-                inner.shield = True
-                # With the shield up, only a scope of the body's own can be cancelled here: its
-                # own timer, say, at the same instant. That scope is going to take this one.
-                self.unsure = current_effective_deadline() == -math.inf
-                if not self.unsure:
-                    self._tell(turn, inner)
-        return cancellation
+                self._interrupt(turn, inner, cancellation)
 
-    def pass_over(self) -> None:
-        """Told that the body shall not notice, in its next step, that it is to be interrupted."""
-        if self.inner is not None:
-            self.unsure = self.inner.shield = True
+    def _interrupt(self, turn: Supervisor, inner: CancelScope, cancellation: BaseException) -> None:
+        if self.facts.loop.in_nursery():
+            # A nursery takes a cancellation that no parent of its own has sent: with the shield up,
+            # the body would go on after its nursery as if the children had done their work. So
+            # the shield goes up when the nurseries have been left.
+            self._unwinding = self.watch = True
+            self._tell(turn, inner)
+            return
+        inner.shield = True
+        if current_effective_deadline() != -math.inf or self._sent_by_us(turn, cancellation):
+            self._tell(turn, inner)
+        else:
+            # With the shield up, only a scope of the body's own can be cancelled here: its own
+            # timer, say, at the same instant. It takes this cancellation; ours comes next.
+            self.watch = True
+
+    def _sent_by_us(self, turn: Supervisor, cancellation: BaseException) -> bool:
+        """Whether *cancellation* names a scope of ours, as AnyIO's do on asyncio.
+
+        Of two scopes that are cancelled at one instant the first sends; only it takes what it sent.
+        """
+        text = str(cancellation)
+        return any(f"scope {id(scope):x}" in text for scope in (self.own, turn.scope))
 
     def stepped(self) -> None:
-        """Told that the body has taken the step after one of these, and waits again."""
-        if self.unsure and self.inner is not None:
-            self.unsure = self.inner.shield = False  # the interrupt comes now
+        """Told that the body has taken a step, and waits again."""
+        inner = self.inner
+        if inner is not None and not (self._unwinding and self.facts.loop.in_nursery()):
+            inner.shield = self._unwinding
+            self.watch = self._unwinding = False
 
     def due(self) -> bool:
         """Whether the body is to be interrupted, and has not been."""

@@ -13,36 +13,50 @@ it in as an `outcome.Error`. Canary tests guard that. Above: the attempt. Below:
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from gc import get_referents
 from types import CodeType, coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
+
+if TYPE_CHECKING:
+    import trio
 
 T = TypeVar("T")
 
 PATIENCE: Final = 100
-"""How many enforcing cancellations a body may swallow before it is ended by GeneratorExit.
+"""How many enforcing cancellations a body may swallow before `Expelled` comes in the place of one.
 
 A body that cleans up in nested blocks takes one for each block, and never so many. One that
-catches cancellations in an endless loop would otherwise spin for ever, at full speed.
+catches cancellations in an endless loop would otherwise spin for ever, at full speed. It comes
+once, so that what cleans up after it is not cut in turn.
 """
+
+
+class Expelled(BaseException):
+    """Raised in a body that catches cancellations without end, which does not catch this.
+
+    Not GeneratorExit: thrown into a coroutine that awaits another, that closes the other, whose
+    cleanup may then not await.
+    """
 
 
 class Interruptible(Protocol):
     """What a driver tells a call."""
 
-    def deliver(self, cancellation: BaseException) -> BaseException:
-        """Told that *cancellation* is about to reach the body; returns what shall reach it."""
-        ...
+    watch: bool
+    """Whether the call wants to be told of each step of the body."""
 
-    def pass_over(self) -> None:
-        """Told that the body shall not notice, in its next step, that it is to be interrupted."""
+    stubborn: bool
+    """Whether the body has used up the PATIENCE with it."""
+
+    def deliver(self, cancellation: BaseException) -> None:
+        """Told that *cancellation* is about to reach the body."""
         ...
 
     def stepped(self) -> None:
-        """Told that the body has taken the step after one of these, and waits again."""
+        """Told that the body has taken a step, and waits again."""
         ...
 
     def due(self) -> bool:
@@ -52,6 +66,19 @@ class Interruptible(Protocol):
     def drop(self) -> None:
         """Told that the coroutine itself is being closed: nothing can be awaited any more."""
         ...
+
+
+def _delivered(body: object, call: Interruptible, cancellation: BaseException) -> BaseException:
+    """Tell *call* of *cancellation*; returns what shall reach *body*."""
+    call.deliver(cancellation)
+    if not call.stubborn or any(code.co_qualname.endswith(_GROUPS) for code in _waits_in(body)):
+        return cancellation
+    call.stubborn = False
+    return Expelled("cancellation was swallowed without end")
+
+
+# Where a group waits for its children, nothing but a cancellation may come: it would leave them.
+_GROUPS: Final = ("TaskGroup.__aexit__", "Nursery._nested_child_finished")
 
 
 @coroutine
@@ -72,12 +99,13 @@ def drive_on_asyncio(
                 body.close()
                 raise
             except BaseException as exc:
-                delivered = call.deliver(exc) if isinstance(exc, cancelled) else exc
+                delivered = _delivered(body, call, exc) if isinstance(exc, cancelled) else exc
                 try:
                     trap = body.throw(delivered)
                 finally:
                     del delivered  # an exception in a frame of its own traceback is a cycle
-                call.stepped()
+                if call.watch:
+                    call.stepped()
             else:
                 trap = body.send(sent)
     except StopIteration as stop:
@@ -101,8 +129,11 @@ class TrioTraps:
     carrier: type[Carrier]
     checkpoint: CodeType
     """The code of ``trio.lowlevel.checkpoint``."""
+    first_half: CodeType
+    """The code of ``trio.lowlevel.checkpoint_if_cancelled``."""
     nursery: CodeType
     """The code in which the end of a nursery waits for its children."""
+    _task: Callable[[], trio.lowlevel.Task]
 
     @classmethod
     def look(cls, cancelled: type[BaseException]) -> TrioTraps:
@@ -114,8 +145,14 @@ class TrioTraps:
             cancelled,
             outcome.Error,
             trio.lowlevel.checkpoint.__code__,
+            trio.lowlevel.checkpoint_if_cancelled.__code__,
             trio.Nursery._nested_child_finished.__code__,
+            trio.lowlevel.current_task,
         )
+
+    def in_nursery(self) -> bool:
+        """Whether the running task is inside a nursery of its own."""
+        return bool(self._task().child_nurseries)
 
     def cancellation(self) -> BaseException:
         """A cancellation to raise; trio has no public way, and AnyIO makes its own like this."""
@@ -132,15 +169,17 @@ def drive_on_trio(
 
     ``checkpoint()`` waits where it cannot be cancelled, and then, if it finds itself cancelled, in
     a scope of its own that has ended already; the body being shielded by then, that scope would
-    take the interrupt, and it would be lost. So the interrupt is raised out of the first wait.
-    The end of a nursery is cancelled without being resumed; when its children have ended, it takes
-    what they were cancelled by for its own affair or raises it, as the shield is up or not. It is
-    up for that step, so that the interrupt comes once: at the next await.
+    take the interrupt, and it would be lost. So the interrupt is raised out of the first wait. The
+    end of a nursery notes a cancellation, and raises it when the last of its children has ended:
+    the step in which it does is the interrupt.
     """
     carrier, cancelled = traps.carrier, traps.cancelled
     try:
         trap = body.send(None)
         while True:
+            if call.watch and traps.first_half not in _waits_in(body):
+                # Not there: shielded now, it would raise "this should never happen".
+                call.stepped()
             try:
                 sent = yield trap
             except GeneratorExit:
@@ -153,46 +192,43 @@ def drive_on_trio(
             delivered: BaseException | None = None
             if type(sent) is carrier:
                 if isinstance(sent.error, cancelled):
-                    delivered = call.deliver(sent.error)
+                    delivered = _delivered(body, call, sent.error)
                     if delivered is sent.error:
-                        delivered = None
+                        delivered = None  # it comes as trio sends it
             elif call.due():
                 waits = _waits_in(body)
                 if traps.checkpoint in waits:
-                    delivered = call.deliver(traps.cancellation())
+                    delivered = traps.cancellation()
+                    call.deliver(delivered)
                     if call.due():  # a scope of the body's own is cancelled too, and comes first
                         delivered = None
                 elif traps.nursery in waits:
-                    call.pass_over()
-            else:
-                trap = body.send(sent)
-                continue
+                    call.deliver(traps.cancellation())
             try:
                 trap = body.send(sent) if delivered is None else body.throw(delivered)
             finally:
                 del delivered, sent  # as on asyncio
-            call.stepped()
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # because, as on asyncio
 
 
-def _waits_in(body: object) -> tuple[CodeType | None, CodeType | None]:
-    """The code of the two innermost coroutines in which *body* waits, trio's own trap left out.
+def _waits_in(body: object) -> list[CodeType]:
+    """The code of the innermost coroutines in which *body* waits, as far as they can be trio's.
 
     Only there: others of trio's functions wait inside ``cancel_shielded_checkpoint`` because they
     have just taken what they must not drop.
     """
-    last = before = None
+    codes: list[CodeType] = []
     awaited: Any = body
     while awaited is not None:
         if hasattr(awaited, "cr_await"):
-            last, before = awaited.cr_code, last
+            codes.append(awaited.cr_code)
             awaited = awaited.cr_await
         elif hasattr(awaited, "ag_await"):
-            last, before = awaited.ag_code, last
+            codes.append(awaited.ag_code)
             awaited = awaited.ag_await
         elif hasattr(awaited, "gi_yieldfrom"):
             awaited = awaited.gi_yieldfrom
         else:  # the asend() of an async generator does not tell whose it is, but holds it
             awaited = next((r for r in get_referents(awaited) if hasattr(r, "ag_await")), None)
-    return last, before
+    return codes[-3:]

@@ -52,6 +52,10 @@ class Loop:
         """Whether this is asyncio (uvloop too)."""
         return self.traps is None
 
+    def in_nursery(self) -> bool:
+        """Whether the running task is inside a nursery of trio's; AnyIO's groups need no care."""
+        return self.traps is not None and self.traps.in_nursery()
+
     def here(self) -> bool:
         """Whether the caller is in the thread of this loop."""
         return threading.get_ident() == self.thread

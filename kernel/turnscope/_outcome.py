@@ -21,6 +21,7 @@ from ._errors import (
     NotStarted,
     WorkerLost,
 )
+from ._interrupt import Expelled
 from ._loop import cancelled_by_stranger
 
 if TYPE_CHECKING:
@@ -85,10 +86,11 @@ def of_body(
     cause = _cause(call, turn, raised, now)
     if raised is None:
         return _returned(call, value) if cause is None else _late(call, value, cause)
-    interrupt = isinstance(raised, cancelled) or (call.told and isinstance(raised, GeneratorExit))
+    interrupt = isinstance(raised, (cancelled, Expelled))
     if cause is not None:
         own = cause.error(call.tool.name)
         if interrupt or isinstance(raised, WorkerLost):
+            own.__cause__ = _beneath(raised, cancelled)
             return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)
         content = f"{own}; then its cleanup failed: {described(raised)}. {_UNKNOWN}"
         fatal = _keyboard_interrupt(raised)
@@ -226,6 +228,16 @@ def unwrapped(exc: BaseException, cancelled: type[BaseException]) -> BaseExcepti
         else:
             exc = members[0]
     return exc
+
+
+def _beneath(exc: BaseException, cancelled: type[BaseException]) -> BaseException | None:
+    """The failure that was on its way out of the body when the interrupt came, if one was."""
+    below = exc.__cause__ or exc.__context__
+    seen = {id(exc)}
+    while below is not None and isinstance(below, cancelled) and id(below) not in seen:
+        seen.add(id(below))
+        below = below.__cause__ or below.__context__
+    return None if isinstance(below, cancelled) else below
 
 
 def _members(exc: BaseException) -> Sequence[BaseException]:

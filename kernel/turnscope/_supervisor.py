@@ -104,11 +104,8 @@ class Supervisor:
         if self._group is None:
             self._pending.append(attempt)
         else:
-            attempt.submitted_in.run(self._spawn, self._group, attempt)
-
-    @staticmethod
-    def _spawn(group: TaskGroup, attempt: Attempt) -> None:
-        group.start_soon(attempt.run, name=f"call {attempt.call.id} {attempt.call.name}")
+            name = f"call {attempt.call.id} {attempt.call.name}"
+            self._group.create_task(attempt.run(), name=name, context=attempt.submitted_in)
 
     def turned_away(self, attempt: Attempt, exc: LimiterLeaked) -> None:
         """Settle *attempt*, which could wait for leaks alone."""

@@ -119,23 +119,13 @@ class _VirtualSelector(selectors.DefaultSelector):
         super().__init__()
         self._at_work = at_work
         self._jump = jump
-        self._settling = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
-            return ready
-        if timeout is None:
-            return super().select(None)  # no timer to jump to: what comes, comes from outside
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)  # without a timer, what comes, comes from outside
         if self._at_work():
-            self._settling = True
             return super().select(_REAL_STEP)
-        if self._settling:
-            # Work has ended between two looks: let what it set off arrive.
-            self._settling = False
-            return super().select(_REAL_STEP)
-        # Workers post their wake-up before they stop counting: after a count of zero, one more
-        # look finds it.
+        # Looked for last: a worker posts its wake-up before it stops counting.
         ready = super().select(0)
         if not ready:
             self._jump(timeout)
@@ -188,7 +178,9 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         # asyncio looks at such a timer once a day, and idle days would pass without end.
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         # Kept, because a sleeping task may be reachable by nothing but its timer.
-        self._never = [other for other in self._never if not other.cancelled()] + [handle]
+        while self._never and self._never[-1].cancelled():
+            self._never.pop()
+        self._never.append(handle)
         return handle
 
     def run_in_executor(
@@ -226,23 +218,15 @@ def _trio_clock() -> MockClock:
     file = trio.from_thread.run.__code__.co_filename
     clock = trio.testing.MockClock(autojump_threshold=_TRIO_THRESHOLD)
     clock.jump(_START)
-    settling = False
 
     def autojump() -> None:
-        nonlocal settling
         # The greater, because on trio a kernel's threads are trio's, and count in both.
         at_work = max(outstanding(), trio.testing.active_thread_count())
-        if to_process.current_default_process_limiter().borrowed_tokens or (
-            at_work > 0 and at_work > _asked_on_trio(file)
-        ):
-            settling = True
+        if at_work > 0 and at_work > _asked_on_trio(file):
             return
-        # Read after the count of zero: workers post their wake-up before they stop counting.
-        statistics = trio.lowlevel.current_statistics()
-        if settling or statistics.run_sync_soon_queue_size:
-            settling = False
+        if to_process.current_default_process_limiter().borrowed_tokens:
             return
-        span = statistics.seconds_to_next_deadline
+        span = trio.lowlevel.current_statistics().seconds_to_next_deadline
         if 0 < span < math.inf:
             clock.jump(span)
 
