@@ -155,7 +155,7 @@ class Attempt(View):
             if not self.told:  # because of a shield of the body's own
                 self._tell(turn, inner)
             self._enforced += 1
-            if self._enforced == PATIENCE:
+            if self._enforced == PATIENCE + 1:
                 self.stubborn = True
         elif not self.told:
             if not self.due() and cancelled_by_stranger(turn.task):

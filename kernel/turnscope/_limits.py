@@ -38,6 +38,8 @@ def _positive(owner: object, attribute: attrs.Attribute[Any], value: float) -> N
 
 
 def _groups(owner: object, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError("Limits(groups=...) is a mapping of groups to capacities, as {'db': 4}")
     for name, capacity in value.items():
         if name in RESERVED:
             raise ValueError(f"a limit group cannot be named {name!r}: that is a limit of its own")

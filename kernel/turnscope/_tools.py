@@ -177,7 +177,7 @@ class Tool(Generic[P, R_co]):
         """A method's tool, bound to *instance*."""
         if instance is None:
             return self
-        bound: Tool[..., R_co] = object.__new__(Tool[..., R_co])
+        bound = cast("Tool[..., R_co]", object.__new__(Tool))
         for slot in Tool.__slots__[1:]:
             setattr(bound, slot, getattr(self, slot))
         fn: Any = self.fn

@@ -18,7 +18,7 @@ from . import _outcome
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
 from ._context import current
-from ._errors import InvalidArguments, NotStarted, UnknownTool
+from ._errors import InvalidArguments, LimiterLeaked, NotStarted, UnknownTool
 from ._loop import join
 from ._supervisor import Supervisor, TurnFacts
 
@@ -118,6 +118,8 @@ class Turn:
         stopped = await join(self._kernel.loop, inside.done, ask, exc)
         if inside.parent is not None:
             parked = await inside.parent.unhost(inside)
+            if isinstance(parked, LimiterLeaked):
+                raise parked from stopped  # whatever else: the body must not work without a slot
             stopped = stopped or parked
         # Ctrl-C comes first, then the caller's cancellation, then a failure that ends the turn;
         # the tools' own errors are on the results.
