@@ -214,30 +214,39 @@ def described(exc: BaseException) -> str:
 def unwrapped(exc: BaseException, cancelled: type[BaseException]) -> BaseException:
     """*exc* without groups of one, and without the cancellations that travel beside errors.
 
-    A cancellation, if *exc* is nothing else.
+    A cancellation, if *exc* is nothing else. What a group that is dropped was raised over is
+    reachable from what it held.
     """
     while members := _members(exc):
         errors = [member for member in members if not isinstance(member, cancelled)]
-        if len(errors) == 1:
-            exc = errors[0]
-        elif errors:
+        if len(errors) > 1:
             rest = cast("BaseExceptionGroup[BaseException]", exc).split(cancelled)[1]
             if rest is None or len(rest.exceptions) > 1:
                 return rest or next(_leaves(exc))
-            exc = rest
+            inner: BaseException = rest
         else:
-            exc = members[0]
+            inner = (errors or members)[0]
+        below = exc.__cause__ or exc.__context__
+        chain = list(_chain(inner))
+        if below is not None and not {id(e) for e in chain} & {id(e) for e in _chain(below)}:
+            chain[-1].__context__ = below
+        exc = inner
     return exc
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """*exc*, and what it was raised from or over, to the bottom."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        yield exc
+        exc = exc.__cause__ or exc.__context__
 
 
 def _beneath(exc: BaseException, cancelled: type[BaseException]) -> BaseException | None:
     """The failure that was on its way out of the body when the interrupt came, if one was."""
-    below = exc.__cause__ or exc.__context__
-    seen = {id(exc)}
-    while below is not None and isinstance(below, cancelled) and id(below) not in seen:
-        seen.add(id(below))
-        below = below.__cause__ or below.__context__
-    return None if isinstance(below, cancelled) else below
+    interrupts = (cancelled, Expelled)
+    return next((below for below in _chain(exc) if not isinstance(below, interrupts)), None)
 
 
 def _members(exc: BaseException) -> Sequence[BaseException]:
