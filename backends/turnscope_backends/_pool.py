@@ -131,7 +131,9 @@ class Pool:
                 self._take()
                 await to_process.run_sync(_worker.ready, limiter=_unlimited)
                 self._put()
-        except Exception as exc:
+        except (Exception, KeyboardInterrupt) as exc:
+            # A terminal's Ctrl-C goes to the workers too, and AnyIO raises here what one of them
+            # raised while it was importing. It is the start that failed, not this program.
             problem = exc.__cause__ or exc
         finally:
             self._starting -= 1

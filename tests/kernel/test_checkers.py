@@ -130,8 +130,11 @@ def test_tasks_from_before_the_block_may_stay(options: Options) -> None:
 @every_clock
 def test_idle_worker_threads_and_processes_may_stay(options: Options) -> None:
     async def main() -> None:
+        together = threading.Barrier(3)
         async with nothing_left():
-            await to_thread.run_sync(abs, -1)
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(to_thread.run_sync, together.wait)
             await to_process.run_sync(abs, -1)
 
     run(options, main)
@@ -208,6 +211,15 @@ def test_a_thread_that_ends_soon_is_given_real_time(options: Options) -> None:
     async def main() -> None:
         async with nothing_left(within=5):
             threading.Thread(target=time.sleep, args=(0.1,)).start()
+
+    run(options, main)
+
+
+@every_clock
+def test_a_worker_that_is_just_putting_its_job_down_has_a_moment_for_it(options: Options) -> None:
+    async def main() -> None:
+        async with nothing_left(within=0):
+            threading.Thread(target=time.sleep, args=(0.03,)).start()
 
     run(options, main)
 

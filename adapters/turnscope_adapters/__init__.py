@@ -1,0 +1,15 @@
+"""What joins the kernel to the outside: here, the terminal (the ``turnscope`` command).
+
+An adapter imports public names of `turnscope`, `turnscope.abc` and `turnscope.events`, as a third
+party's would, and other files of this package that stand below it; nothing of the backends, which
+the kernel finds by name. From the top::
+
+    cli                              the command: exit codes, and what to install
+    _commands                        what may be typed
+    _demo  _tool_pages               the work of each command
+    _timeline  _json_lines           what is shown of it
+    _record  _interrupts             what happened; Ctrl-C
+    _demo_tools  _files              the tools of the demo
+
+Importing this package imports none of them.
+"""

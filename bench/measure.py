@@ -1,0 +1,81 @@
+"""The process under test: one contender, one scenario, one event loop; JSON on standard output.
+
+Started by `run`, as ``python -m bench.measure DRIVER SCENARIO LOOP ROUNDS SECONDS``. A worker
+process imports this file as its main script: so nothing happens at its import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+OPTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "asyncio": ("asyncio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+"""What each event loop is to AnyIO."""
+
+
+def main(driver: str, scenario: str, loop: str, rounds: str, seconds: str) -> dict[str, Any]:
+    """Measure, and say what came of it: metrics, or the reason why there are none."""
+    import anyio
+
+    from bench.checks import CheckFailed
+    from bench.cores import narrow
+    from bench.scenarios import SCENARIOS, run
+    from bench.turns import Effort
+
+    chosen = SCENARIOS[scenario]
+    if chosen.cores is not None:
+        narrow(chosen.cores)
+    try:
+        module: Any = importlib.import_module(f"bench.drivers.{driver}")
+        if loop != "asyncio":
+            importlib.import_module(loop)
+    except ImportError as exc:
+        return {"skipped": f"{exc}"}
+    backend, options = OPTIONS[loop]
+    effort = Effort(int(rounds), float(seconds))
+    try:
+        metrics = anyio.run(run, chosen, module, effort, backend=backend, backend_options=options)
+        check_no_children()
+    except CheckFailed as exc:
+        return {"failed": str(exc)}
+    return {"metrics": metrics}
+
+
+def check_no_children(within: float = 5.0) -> None:
+    """No process that was started here is alive after the event loop, where ``/proc`` tells.
+
+    Raises CheckFailed after *within* seconds.
+    """
+    from bench.checks import CheckFailed
+
+    end = time.monotonic() + within
+    while children := _children():
+        if time.monotonic() > end:
+            raise CheckFailed(f"{len(children)} child processes are alive after the event loop")
+        time.sleep(0.01)
+
+
+def _children() -> list[str]:
+    alive = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in path.read_text().split():
+            try:
+                # The state stands behind the name, which may hold anything: Z has ended.
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if state != "Z":
+                alive.append(pid)
+    return alive
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

@@ -1,0 +1,86 @@
+"""The tools that every contender is given, and the ledger by which a checker knows that they ran.
+
+Plain functions at module level: worker processes import this module to find them. It knows nothing
+of contenders. Only the standard library and anyio, as in all of `bench` but the drivers: a
+contender may live in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import anyio
+
+begun: Final[list[int]] = []
+"""The argument of each `nap` and `block` whose body has begun, in this process."""
+ended: Final[list[int]] = []
+"""The argument of each `noop`, `nap` and `block` whose body has ended, in this process."""
+
+BLOCK: Final = 0.1
+"""Seconds that `block` sleeps."""
+NAP: Final = 60.0
+"""Seconds that `nap` would sleep, if nobody cancelled it."""
+
+
+async def noop(n: int) -> int:
+    """Give n back."""
+    ended.append(n)
+    return n
+
+
+async def nap(n: int) -> int:
+    """Sleep until cancelled."""
+    begun.append(n)
+    try:
+        await anyio.sleep(NAP)
+    finally:
+        ended.append(n)
+    return n
+
+
+def block(n: int) -> int:
+    """Sleep as a blocking client would: in the thread that it is called in."""
+    begun.append(n)
+    time.sleep(BLOCK)
+    ended.append(n)
+    return n
+
+
+def burn(seed: int, rounds: int) -> int:
+    """Compute in pure Python; the answer cannot be known without the work."""
+    state = seed
+    for _ in range(rounds):
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function and the place that it belongs to; a contender without such places ignores it."""
+
+    fn: Callable[..., Any]
+    place: Literal["inline", "thread", "process"]
+
+    @property
+    def name(self) -> str:
+        """What a call names."""
+        return self.fn.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a model asked for, as it comes over the wire."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text."""
+
+
+NOOP: Final = Tool(noop, "inline")
+NAP_TOOL: Final = Tool(nap, "inline")
+BLOCK_TOOL: Final = Tool(block, "thread")
+BURN_TOOL: Final = Tool(burn, "process")

@@ -1,0 +1,148 @@
+"""Runs the real command in a process of its own, as a terminal or another program would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SCRIPT = [str(Path(sysconfig.get_path("scripts")) / "turnscope")]
+MODULE = [sys.executable, "-m", "turnscope_adapters.cli"]
+SECONDS = 60
+"""After which a command is taken to hang: far more than any takes."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what steers output, and *more*."""
+    steering = (
+        "PYTHONUNBUFFERED",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLUMNS",
+        "LINES",
+        "TERM",
+        "PYTHONIOENCODING",
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in steering}
+    return kept | {"PYTHONIOENCODING": "utf-8"} | more
+
+
+def run(
+    *arguments: str | bytes,
+    command: Sequence[str] = MODULE,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run *command* with *arguments* to its end."""
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=cwd,
+        env=environment(**(env or {})),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=SECONDS,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    """Each line of *output* as an event; a line that is no JSON fails."""
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def one_line(text: str) -> str:
+    """*text*, which is one line of the command's own and nothing else."""
+    assert text.startswith("turnscope: ") and text.endswith("\n") and text.count("\n") == 1, text
+    return text.strip()
+
+
+class Running:
+    """A command under way, at the head of a process group of its own."""
+
+    def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            [*MODULE, *arguments],
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+            # Where this suite runs in the background, Ctrl-C is ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self._seen: list[str] = []
+        self._children: set[psutil.Process] = set()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(SECONDS)
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def read_until(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Read events until one is *wanted*; what was read is kept for `end`."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._seen.append(line)
+            if wanted(json.loads(line)):
+                return
+        raise AssertionError(f"it ended before: {''.join(self._seen)}")
+
+    def wait_for_workers(self) -> None:
+        """Wait until a worker process is starting; works without reading a line."""
+        until = time.monotonic() + SECONDS
+        while not any("anyio.to_process" in _command_line(child) for child in self._children):
+            assert time.monotonic() < until and self._process.poll() is None
+            self._note_children()
+            time.sleep(0.01)
+
+    def interrupt(self, *, group: bool) -> None:
+        """Press Ctrl-C: as a terminal does, for its whole *group*, or for the command alone."""
+        self._note_children()
+        (os.killpg if group else os.kill)(self._process.pid, signal.SIGINT)
+
+    def _note_children(self) -> None:
+        self._children |= set(psutil.Process(self._process.pid).children(recursive=True))
+
+    def end(self, seconds: float) -> tuple[int, str, str]:
+        """Its exit code, standard output and error; fails if it takes longer than *seconds*."""
+        assert self._process.stdout is not None and self._process.stderr is not None
+        killer = threading.Timer(seconds, self._process.kill)
+        killer.start()
+        try:
+            # Not `communicate`, which does not know of lines that were read ahead.
+            rest, errors = self._process.stdout.read(), self._process.stderr.read()
+            code = self._process.wait()
+        finally:
+            killer.cancel()
+        assert code != -signal.SIGKILL, f"it had not ended after {seconds} seconds"
+        return code, "".join(self._seen) + rest, errors
+
+    def survivors(self) -> list[psutil.Process]:
+        """Its children that still run a moment after its end."""
+        _, alive = psutil.wait_procs(list(self._children), timeout=2)
+        return [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""

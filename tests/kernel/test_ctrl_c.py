@@ -1,0 +1,84 @@
+"""Ctrl-C, as a real signal to a real process: cleanup runs, and KeyboardInterrupt comes out bare."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import Loop
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no SIGINT that can be sent to one process"
+)
+
+PROGRAM = Path(__file__).with_name("ctrl_c.py")
+
+
+@contextmanager
+def program(loop: Loop, what: str) -> Iterator[subprocess.Popen[str]]:
+    """The program, at the point where its call is under way."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", str(PROGRAM), loop.name, what],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def rest(process: subprocess.Popen[str]) -> list[str]:
+    """What else it says, once it has ended by itself and without a word of complaint."""
+    out, err = process.communicate(timeout=15)
+    # asyncio's own runner says this of a main task that raises KeyboardInterrupt, as it does when
+    # the second signal lands in a body.
+    if not err.startswith("Task exception was never retrieved\n") or "main() done" not in err:
+        assert err == ""
+    assert process.returncode == 0
+    return out.splitlines()
+
+
+@pytest.mark.parametrize("what", ["inline", "block", "nested"])
+def test_ctrl_c_cleans_up_and_is_raised_bare(any_loop: Loop, what: str) -> None:
+    with program(any_loop, what) as process:
+        process.send_signal(signal.SIGINT)
+        lines = rest(process)
+    assert lines.count("cleaning") == lines.count("cleaned") == 1
+    assert lines[-1] == "KeyboardInterrupt"
+    settled = [line for line in lines if line.startswith("statuses")]
+    assert len(settled) == (2 if what == "nested" else 1)
+    # Where Ctrl-C lands is trio's choice: in the body itself, it is that call's failure.
+    assert set(settled) <= {"statuses cancelled", "statuses failed"}
+
+
+def test_ctrl_c_ends_a_thread_that_looks_up(any_loop: Loop) -> None:
+    with program(any_loop, "thread") as process:
+        process.send_signal(signal.SIGINT)
+        lines = rest(process)
+    assert lines.count("cleaned") == 1
+    assert "statuses cancelled" in lines
+    assert lines[-1] == "KeyboardInterrupt"
+
+
+def test_ctrl_c_twice_ends_the_program_and_settles_every_call(any_loop: Loop) -> None:
+    with program(any_loop, "cleanup") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "cleaning\n"
+        process.send_signal(signal.SIGINT)
+        lines = rest(process)
+    assert lines[-1] == "KeyboardInterrupt"
+    (settled,) = [line for line in lines if line.startswith("statuses")]
+    assert settled in ("statuses cancelled", "statuses failed")
