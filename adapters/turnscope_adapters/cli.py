@@ -24,7 +24,10 @@ from turnscope_adapters._errors import BadUsage, Broken
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with *argv*, by default what was typed; returns the exit code."""
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # a reader who has left is to be met here, not at Python's end
     except BadUsage as exc:
         return _say(str(exc), 2)
     except Broken as exc:
@@ -47,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if (
-            reconfigure is not None
-        ):  # a name that the terminal's encoding lacks is no reason to stop
+        if reconfigure is not None:  # a name that the terminal cannot show is no reason to stop
             reconfigure(errors="backslashreplace")
     for name in ("cyclopts", "rich"):
         if find_spec(name) is None:

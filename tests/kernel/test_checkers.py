@@ -176,18 +176,32 @@ def test_an_abandoned_worker_thread_is_found_while_it_works(options: Options) ->
 @every_clock
 def test_a_pool_thread_from_before_is_found_if_the_block_left_it_at_work(options: Options) -> None:
     async def main() -> None:
-        await to_thread.run_sync(abs, -1)  # its worker is idle when the block begins
-        with pytest.raises(AssertionError, match="thread '"):
-            async with nothing_left(within=0.05):
-                with anyio.CancelScope() as scope:
-                    async with anyio.create_task_group() as group:
-                        group.start_soon(cancel_soon, scope)
-                        await to_thread.run_sync(time.sleep, 0.3, abandon_on_cancel=True)
-        await to_thread.run_sync(time.sleep, 0.3)
+        release, started = threading.Event(), threading.Semaphore(0)
+        together = threading.Barrier(4)
 
-    async def cancel_soon(scope: anyio.CancelScope) -> None:
-        await to_thread.run_sync(time.sleep, 0.02)
-        scope.cancel()
+        def body() -> None:
+            started.release()
+            release.wait()
+
+        async def abandon() -> None:
+            await to_thread.run_sync(body, abandon_on_cancel=True)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):  # idle, or about to be, when the block begins
+                group.start_soon(to_thread.run_sync, together.wait)
+        before = threading.active_count()
+        try:
+            with pytest.raises(AssertionError, match="(thread '.*\n.*){3}"):
+                async with nothing_left(within=0.05):
+                    async with anyio.create_task_group() as group:
+                        for _ in range(3):
+                            group.start_soon(abandon)
+                        for _ in range(3):
+                            await to_thread.run_sync(started.acquire)
+                        group.cancel_scope.cancel()
+                    assert threading.active_count() == before
+        finally:
+            release.set()
 
     run(options, main)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, as a real signal to a real process: cleanup runs, and KeyboardInterrupt comes out bare."""
+"""Ctrl-C, a real signal to a real process: cleanup runs, KeyboardInterrupt comes out bare."""
 
 from __future__ import annotations
 

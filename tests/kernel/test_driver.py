@@ -115,7 +115,9 @@ async def test_trio_makes_a_cancellation_where_no_scope_is_cancelled() -> None:
 
 
 @only_trio
-async def test_the_first_wait_of_trios_checkpoint_cannot_be_cancelled_and_yields_one_object() -> None:
+async def test_the_first_wait_of_trios_checkpoint_cannot_be_cancelled_and_yields_one_object() -> (
+    None
+):
     import trio
 
     one, two = Spy(), Spy()
@@ -354,9 +356,7 @@ async def test_a_thread_of_ours_with_those_thread_locals_can_use_from_thread() -
     assert seen == [threading.get_ident(), "cancelled"]
 
 
-async def test_a_token_posts_into_its_loop_from_any_thread_and_refuses_when_the_loop_has_ended() -> (
-    None
-):
+async def test_a_token_posts_into_its_loop_from_any_thread_until_that_has_ended() -> None:
     token = anyio.lowlevel.current_token()
     done = anyio.Event()
 

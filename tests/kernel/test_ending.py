@@ -1,4 +1,4 @@
-"""How a turn ends on every event loop: who asks, what the caller sees, what each call settles as."""
+"""How a turn ends on every event loop: who asks, what the caller sees, how each call settles."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ async def test_a_second_ask_does_not_give_a_second_grace() -> None:
         assert statuses(turn) == ["timed_out"]
 
 
-async def test_an_outer_grace_that_ends_earlier_hurries_a_call_that_was_interrupted_before() -> None:
+async def test_an_outer_grace_that_ends_earlier_hurries_a_call_interrupted_before() -> None:
     async with nothing_left(), Kernel(grace=UNIT) as hasty, Kernel(grace=50 * UNIT) as patient:
         bodies, turns = Bodies(), list[Turn]()
 

@@ -1,4 +1,4 @@
-"""Where a turn's block may stand: generators, fixtures, background tasks, a loop that tears down."""
+"""Where a turn's block may stand: generators, fixtures, background tasks, a loop that ends."""
 
 from __future__ import annotations
 
@@ -221,8 +221,6 @@ def run_in_asyncio(name: str, main: Callable[[], Coroutine[Any, Any, Any]]) -> A
         return runner.run(main())
 
 
-
-
 asyncio_runs = pytest.mark.parametrize("any_loop", ["asyncio", UVLOOP], indirect=True)
 
 
@@ -344,7 +342,7 @@ def test_an_endless_swallower_cannot_keep_the_loop_from_ending(any_loop: Any) ->
 # Fixtures
 
 
-FIXTURE_TESTS = '''
+FIXTURE_TESTS = """
 import asyncio
 import pytest_asyncio, pytest
 from turnscope import Kernel, ToolCall, tool
@@ -379,7 +377,7 @@ async def test_cancelled(kernel):
                 turn.submit(ToolCall("c1", "hello"))
                 await asyncio.sleep(5)
     assert turn.results[0].ok
-'''
+"""
 
 
 @pytest.mark.skipif(
@@ -391,15 +389,13 @@ def test_a_kernel_fixture_under_pytest_asyncio(tmp_path: Path, scope: str) -> No
     (tmp_path / "test_it.py").write_text(
         FIXTURE_TESTS.replace(
             "{scope_of_loop}", "" if scope == "function" else '(loop_scope="module")'
-        ).replace(
-            "{scope}", "" if scope == "function" else '(scope="module", loop_scope="module")'
-        )
+        ).replace("{scope}", "" if scope == "function" else '(scope="module", loop_scope="module")')
     )
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nasyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", str(tmp_path)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

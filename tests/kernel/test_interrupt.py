@@ -173,9 +173,8 @@ async def test_a_body_gets_exactly_one_interrupt_until_grace_is_over() -> None:
                 submit(turn, counts)
         # One at the ask, one when grace is over, and that one again at each await.
         assert len(interrupts) == 3
-        slack = 0.5 if interrupts[0] - start > 1.001 * UNIT else UNIT / 100
-        assert interrupts[0] - start == pytest.approx(UNIT, abs=slack)
-        assert interrupts[1] - start == pytest.approx(5 * UNIT, abs=slack)
+        assert UNIT * 0.99 <= interrupts[0] - start < 3 * UNIT
+        assert interrupts[1] - interrupts[0] >= 3.9 * UNIT
     assert statuses(turn) == ["cancelled"]
 
 

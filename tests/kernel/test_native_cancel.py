@@ -258,11 +258,14 @@ async def test_native_cancels_at_any_tick_give_one_result_and_whole_cleanup(time
             ended = (await asyncio.gather(task, return_exceptions=True))[0]
             (status,) = statuses(turns[0])
             assert isinstance(ended, asyncio.CancelledError) == cancelled[0]
-            assert log == {
-                "ok": ["begun", "finished"],
-                "cancelled": ["begun", "cleaned"],
-                "not_started": [],
-            }[status]
+            assert (
+                log
+                == {
+                    "ok": ["begun", "finished"],
+                    "cancelled": ["begun", "cleaned"],
+                    "not_started": [],
+                }[status]
+            )
             seen.add(status)
     assert seen == {"ok", "cancelled", "not_started"}
 

@@ -1,4 +1,4 @@
-"""Facts of the event loops that bite an agent's author, and that turnscope keeps its promise there."""
+"""Facts of the event loops that bite an agent's author: turnscope keeps its promise there."""
 
 from __future__ import annotations
 

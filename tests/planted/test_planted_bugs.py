@@ -1,0 +1,29 @@
+"""The properties are worth what they catch: each planted bug must be found by its law."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from .bugs import BUGS, Bug
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found_by_its_law(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    @settings(
+        max_examples=bug.examples,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(example=bug.drawn)
+    def law(example: Any) -> None:
+        bug.law(example, bug.loop)
+
+    bug.patch(monkeypatch)
+    with pytest.raises(bug.seen_as):
+        law()

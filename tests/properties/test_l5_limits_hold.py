@@ -1,0 +1,131 @@
+"""No limiter is ever exceeded; nesting never deadlocks; who waits goes first in, first out."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict, deque
+
+from hypothesis import given, settings
+
+from tests.support import Loop
+
+from .generate import QUIET, plans, share
+from .machine import Machine, run
+from .plans import Pause, Plan, Sleep, Submit
+from .threads import Batch, batches, run_batch
+
+GROUPS = (None, "db", "web")
+CALM = {**QUIET, "cleanup": 2}
+
+
+def watch(machine: Machine) -> None:
+    """What must hold at every instant; asked in each step that a body takes."""
+    plan = machine.plan
+    for limiter, capacity in {"calls": plan.calls, **dict(plan.groups)}.items():
+        working = machine.working[limiter]
+        assert working <= capacity, f"{working} calls work under {limiter}, which allows {capacity}"
+    for name, limiter in machine.kernels[0].statistics().limiters.items():
+        assert limiter.lent <= limiter.capacity, name
+        idle = limiter.capacity - limiter.lent
+        assert not (idle and limiter.waiting), f"{limiter.waiting} wait for {name}: {idle} are free"
+
+
+def limits_hold(plan: Plan, loop: Loop) -> None:
+    machine = run(plan, loop, audit=watch)
+    # First in, first out, among the calls that pass the same limiters.
+    began = {place: instant for instant, place in machine.began}
+    queues = defaultdict(list)
+    for place, submitted, _ in machine.results():
+        if place in began:
+            queues[submitted.plan.limit].append((submitted.order, began[place]))
+    for limit, calls in queues.items():
+        starts = [start for _, start in sorted(calls)]
+        assert starts == sorted(starts), f"calls under {limit} overtook others: {starts}"
+
+
+def nesting_cannot_deadlock(plan: Plan, loop: Loop) -> None:
+    """Nothing happens to these: all complete, and a call that returns goes first."""
+    machine = run(plan, loop, audit=watch)
+    for place, _, result in machine.results():
+        assert result.ok, f"{place!r}: {result}"
+    for place, could, did in machine.parked:
+        overtook = [other for start, other in machine.began if could < start < did]
+        assert not overtook, f"{overtook} began while {place!r} waited to return"
+
+
+def queues_are_as_foretold(plan: Plan, loop: Loop) -> None:
+    machine = run(plan, loop, audit=watch)
+    told = {place: machine.story.call(place).started for place, _, _ in machine.results()}
+    assert told == queued(plan)
+
+
+def queued(plan: Plan) -> dict[str, float]:
+    """When each call of a flat turn begins: all submits and ends, gone through in order."""
+    free = {"calls": plan.calls, **dict(plan.groups)}
+    waiting: dict[str, deque[str]] = defaultdict(deque)
+    routes, spans, began = {}, {}, {}
+    happenings: list[tuple[float, int, str]] = []
+    now = 0.0
+    for op in plan.turn.ops:
+        if isinstance(op, Pause):
+            now += op.span
+        elif isinstance(op, Submit):
+            place = str(len(routes))
+            # `calls` comes last: who waits for a group holds no slot that others could use.
+            routes[place] = [*([op.call.limit] if op.call.limit else []), "calls"]
+            steps = (step.span for step in op.call.body.steps if isinstance(step, Sleep))
+            spans[place] = math.fsum([*steps, *op.call.body.cleanup])
+            happenings.append((now, len(routes), place))
+    heapq.heapify(happenings)
+    passed: dict[str, int] = defaultdict(int)
+
+    def advance(place: str, now: float) -> None:
+        for limiter in routes[place][passed[place] :]:
+            if free[limiter] <= 0:
+                waiting[limiter].append(place)
+                return
+            free[limiter] -= 1
+            passed[place] += 1
+        began[place] = now
+        heapq.heappush(happenings, (now + spans[place], 0, place))
+
+    while happenings:
+        now, is_submit, place = heapq.heappop(happenings)
+        if is_submit:
+            advance(place, now)
+            continue
+        for limiter in reversed(routes[place]):
+            free[limiter] += 1
+            if waiting[limiter]:
+                advance(waiting[limiter].popleft(), now)
+    return began
+
+
+def threads_count_until_they_end(batch: Batch, loop: Loop) -> None:
+    run = run_batch(batch, loop)
+    assert run.most <= batch.threads, f"{run.most} threads worked, where {batch.threads} may"
+
+
+@share(0.6)
+@given(plan=plans(limits=GROUPS, calls=6, patient=0))
+def test_no_limiter_is_exceeded_whatever_happens(virtual_loop: Loop, plan: Plan) -> None:
+    limits_hold(plan, virtual_loop)
+
+
+@share(0.6)
+@given(plan=plans(**CALM, limits=(None,), calls=3, nest=5))
+def test_nested_turns_cannot_deadlock_and_return_first(virtual_loop: Loop, plan: Plan) -> None:
+    nesting_cannot_deadlock(plan, virtual_loop)
+
+
+@share(0.6)
+@given(plan=plans(**CALM, limits=GROUPS, calls=8, depth=0, steps=1))
+def test_calls_begin_when_a_queue_lets_them(virtual_loop: Loop, plan: Plan) -> None:
+    queues_are_as_foretold(plan, virtual_loop)
+
+
+@settings(max_examples=5)
+@given(batch=batches())
+def test_a_thread_counts_until_it_has_really_ended(any_loop: Loop, batch: Batch) -> None:
+    threads_count_until_they_end(batch, any_loop)
