@@ -41,7 +41,7 @@ class LimiterLeaked(TurnscopeError):
     """
 
     def __init__(self, limiter: str, capacity: float) -> None:
-        self.limiter = limiter
+        self.limiter: str = limiter
         super().__init__(
             f"all {capacity:g} slots of the limit {limiter!r} are held by leaked threads, so a "
             f"nested call could wait for ever; raise Limits({limiter}=...), or have the tools look "
@@ -57,8 +57,8 @@ class UnknownTool(CallError):
     """The model asked for a tool that the turn does not offer."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        self.name = name
-        self.known = tuple(known)
+        self.name: str = name
+        self.known: tuple[str, ...] = tuple(known)
         shown = name if len(name) <= 80 else f"{name[:80]}..."
         near = difflib.get_close_matches(shown, self.known, n=1)
         if near:
@@ -74,8 +74,8 @@ class InvalidArguments(CallError):
     """The arguments do not fit; each of ``problems`` names a field, what was given and expected."""
 
     def __init__(self, name: str, problems: Sequence[str]) -> None:
-        self.name = name
-        self.problems = tuple(problems)
+        self.name: str = name
+        self.problems: tuple[str, ...] = tuple(problems)
         listed = "\n".join(f"- {problem}" for problem in self.problems)
         super().__init__(
             f"the arguments for {name!r} are not valid; correct them and call again:\n{listed}"
@@ -86,7 +86,7 @@ class NotSerialisable(CallError):
     """A tool returned a value that cannot be made text; the sentence names the type."""
 
     def __init__(self, name: str, type_name: str, reason: str) -> None:
-        self.type_name = type_name
+        self.type_name: str = type_name
         super().__init__(
             f"{name!r} returned a value of type {type_name}, which cannot be made JSON: {reason}; "
             "return str, JSON-like data, a dataclass, an attrs class, a pydantic model or Content"

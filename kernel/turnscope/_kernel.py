@@ -70,13 +70,13 @@ class Kernel:
     ) -> None:
         if not 0 <= grace < math.inf:
             raise ValueError(f"Kernel(grace={grace!r}): grace is a span in seconds, 0 or more")
-        self.limits = Limits() if limits is None else limits
-        self.grace = grace
+        self.limits: Limits = Limits() if limits is None else limits
+        self.grace: float = grace
         self._observers = tuple(observers)
         for observer in self._observers:
             if not isinstance(observer, Observer):
                 raise TypeError(f"{observer!r} is no observer: it has no method observe(event)")
-        self.observed = bool(self._observers)
+        self._observed = bool(self._observers)
         """Whether anybody is told of events: without, none are made."""
         self._silenced: set[int] = set()
         self._places = Places(backends)
@@ -90,7 +90,7 @@ class Kernel:
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._state = "new"
-        self.loop: Loop
+        self._loop: Loop
         self._host: Host
         self._turn_group: TaskGroup
         self._host_group: TaskGroup
@@ -102,9 +102,9 @@ class Kernel:
         if self._state != "new":
             raise RuntimeError("a kernel is opened once; make another Kernel")
         self._state = "open"
-        self.loop = Loop.running()
+        self._loop = Loop.running()
         self._ready, self._closing, self._all_left = Event(), Event(), Event()
-        self._host = Host(self.loop, self._main)
+        self._host = Host(self._loop, self._main)
         await self._host.start("turnscope kernel")
         try:
             await self._ready.wait()
@@ -125,10 +125,10 @@ class Kernel:
 
     async def _leave(self, exc: BaseException | None) -> BaseException | None:
         self._close()
-        stopped = await join(self.loop, self._host.done, self._close, exc)
+        stopped = await join(self._loop, self._host.done, self._close, exc)
         failed = await self._host.leave()
         return stopped or (
-            None if failed is None else _outcome.unwrapped(failed, self.loop.cancelled)
+            None if failed is None else _outcome.unwrapped(failed, self._loop.cancelled)
         )
 
     def turn(
@@ -154,7 +154,7 @@ class Kernel:
             raise ValueError(f"kernel.turn(timeout={timeout!r}): a span in seconds, 0 or more")
         if deadline != deadline:
             raise ValueError("kernel.turn(deadline=nan): a value of the event loop's clock")
-        self.check_open("kernel.turn()")
+        self._check_open("kernel.turn()")
         named = by_name(as_tool(fn) for fn in tools)
         routes = {name: self._route(tool) for name, tool in named.items()}
         for route in routes.values():
@@ -189,33 +189,33 @@ class Kernel:
 
     # What turns ask of their kernel.
 
-    def check_open(self, what: str) -> None:
+    def _check_open(self, what: str) -> None:
         """Raise RuntimeError unless *what* may be asked now, here."""
         if self._state != "open":
             state = "closed" if self._state == "closed" else "not open"
             raise RuntimeError(
                 f"{what}: this kernel is {state}; use `async with Kernel() as kernel:`"
             )
-        if not self.loop.here():
+        if not self._loop.here():
             raise RuntimeError(
                 f"{what} was called outside of the kernel's event loop: from another thread, use "
                 "anyio.from_thread.run"
             )
 
-    def new_id(self) -> str:
+    def _new_id(self) -> str:
         """A name that no other run or turn has, here or in another process."""
         return f"{self._prefix}-{next(self._ids)}"
 
-    def supervise(self, turn: Supervisor) -> None:
+    def _supervise(self, turn: Supervisor) -> None:
         """Take *turn* in: start its task in the kernel's task group."""
         self._turns[turn] = None
         self._turn_group.start_soon(turn.run, name=f"turn {turn.facts.run_id}")
 
-    def left(self, turn: Supervisor) -> None:
+    def _left(self, turn: Supervisor) -> None:
         """Told that nothing of *turn* runs any more."""
         self._turns.pop(turn, None)
 
-    def emit(self, event: RunEvent) -> None:
+    def _emit(self, event: RunEvent) -> None:
         """Tell every observer; one that raises is logged once and told on."""
         for observer in self._observers:
             try:

@@ -85,7 +85,7 @@ class Supervisor:
         index = len(self.results)
         self.results.append(None)
         if self.facts.observed:
-            self._kernel.emit(CallReady(index=index, call=call, **self.facts.event()))
+            self._kernel._emit(CallReady(index=index, call=call, **self.facts.event()))
         return index
 
     def take(self, attempt: Attempt) -> None:
@@ -157,10 +157,10 @@ class Supervisor:
         # A task that is cancelled natively before its first step never takes it.
         for attempt in sorted(self._unsettled, key=lambda attempt: attempt.index):
             attempt.settle_unstarted(self.not_started())
-        self._kernel.left(self)
+        self._kernel._left(self)
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
-            self._kernel.emit(TurnFinished(results=results, **self.facts.event()))
+            self._kernel._emit(TurnFinished(results=results, **self.facts.event()))
         self.done.set()
 
     def close(self) -> None:
@@ -236,8 +236,8 @@ class Supervisor:
         self.results[index] = result
         if self.facts.observed:
             event = CallSettled(index=index, call=result.call, result=result, **self.facts.event())
-            self._kernel.emit(event)
+            self._kernel._emit(event)
 
     def tell(self, event: RunEvent) -> None:
         """Tell the observers of a call's own event; to be asked only when there are any."""
-        self._kernel.emit(event)
+        self._kernel._emit(event)

@@ -96,7 +96,7 @@ class Tool(Generic[P, R_co]):
             raise TypeError(f"a tool is made from a callable, not from {type(fn).__name__}")
         from ._schema import description_of, to_text
 
-        self.fn = fn
+        self.fn: Callable[P, R_co] = fn
         self.name: str = _name_of(fn) if name is None else name
         if not _NAME.fullmatch(self.name):
             raise ValueError(
@@ -117,14 +117,14 @@ class Tool(Generic[P, R_co]):
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
                 "progress, or return a list"
             )
-        self.description = description_of(fn) if description is None else description
-        self.backend = _place_of(fn) if backend == "auto" else backend
-        self.timeout = timeout
-        self.idle_timeout = idle_timeout
-        self.limit = limit
-        self.read_only = read_only
-        self.idempotent = idempotent
-        self.destructive = destructive
+        self.description: str = description_of(fn) if description is None else description
+        self.backend: str = _place_of(fn) if backend == "auto" else backend
+        self.timeout: float | None = timeout
+        self.idle_timeout: float | None = idle_timeout
+        self.limit: str | None = limit
+        self.read_only: bool = read_only
+        self.idempotent: bool = idempotent
+        self.destructive: bool = destructive
         self.on_error: OnError = on_error
         self._yields = inspect.isasyncgenfunction(_function(fn))
         self.body: Callable[..., Any] = _body_of(fn, yields=self._yields)

@@ -72,15 +72,15 @@ class Turn:
         if self._supervisor is not None:
             raise RuntimeError("a turn is entered once; ask kernel.turn() for another")
         kernel = self._kernel
-        kernel.check_open("kernel.turn()")
+        kernel._check_open("kernel.turn()")
         parent = current.get()
         if not isinstance(parent, Attempt) or parent.turn is None:
             parent = None
         deadline = self._deadline
         if self._timeout is not None:
-            deadline = min(deadline, kernel.loop.now() + self._timeout)
+            deadline = min(deadline, kernel._loop.now() + self._timeout)
         facts = TurnFacts(
-            run_id=kernel.new_id(),
+            run_id=kernel._new_id(),
             parents=() if parent is None else (*parent.facts.parents, parent.facts.run_id),
             number=0,
             deps=self._deps,
@@ -89,12 +89,12 @@ class Turn:
                 current_effective_deadline(),
                 math.inf if parent is None else parent.deadline,
             ),
-            loop=kernel.loop,
-            observed=kernel.observed,
+            loop=kernel._loop,
+            observed=kernel._observed,
             result_characters=kernel.limits.result_characters,
         )
         self._supervisor = Supervisor(kernel, facts, deadline, parent)
-        kernel.supervise(self._supervisor)
+        kernel._supervise(self._supervisor)
         if parent is not None:
             parent.host(self._supervisor)
         return self
@@ -115,7 +115,7 @@ class Turn:
         if exc is not None:
             ask()
         inside.close()
-        stopped = await join(self._kernel.loop, inside.done, ask, exc)
+        stopped = await join(self._kernel._loop, inside.done, ask, exc)
         if inside.parent is not None:
             parked = await inside.parent.unhost(inside)
             if isinstance(parked, LimiterLeaked):
@@ -189,7 +189,7 @@ class Turn:
     def _inside(self) -> Supervisor:
         if self._supervisor is None:
             raise RuntimeError("a turn takes calls inside `async with kernel.turn(...) as turn:`")
-        if not self._kernel.loop.here():
+        if not self._kernel._loop.here():
             raise RuntimeError(
                 "a turn takes calls in its event loop's thread only: from another thread, use "
                 "anyio.from_thread.run_sync(turn.submit, call)"

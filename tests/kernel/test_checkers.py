@@ -19,6 +19,7 @@ import attrs
 import pytest
 from anyio import to_process, to_thread
 
+from turnscope import _checkers
 from turnscope._calls import Status, ToolCall, ToolResult
 from turnscope._holds import Holds
 from turnscope.testing import check_results, nothing_left, virtual_time
@@ -191,7 +192,7 @@ def test_a_pool_thread_from_before_is_found_if_the_block_left_it_at_work(options
                 group.start_soon(to_thread.run_sync, together.wait)
         before = threading.active_count()
         try:
-            with pytest.raises(AssertionError, match="(thread '.*\n.*){3}"):
+            with pytest.raises(AssertionError, match=r"(thread '.*\n.*){3}"):
                 async with nothing_left(within=0.05):
                     async with anyio.create_task_group() as group:
                         for _ in range(3):
@@ -204,6 +205,16 @@ def test_a_pool_thread_from_before_is_found_if_the_block_left_it_at_work(options
             release.set()
 
     run(options, main)
+
+
+@every_clock
+def test_a_thread_that_puts_its_job_down_as_the_block_begins_is_not_spared(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays, ends = threading.Thread(), threading.Thread()
+    looks = [{stays: "", ends: ""}, {stays: ""}]
+    monkeypatch.setattr(_checkers, "_threads", lambda: looks.pop(0))
+    assert run(options, _checkers._threads_before) == {stays}
 
 
 @every_clock

@@ -209,6 +209,26 @@ async def test_an_outer_grace_that_ends_earlier_hurries_a_call_interrupted_befor
         assert statuses(turn) == ["cancelled"]
 
 
+async def test_an_earlier_end_reaches_what_an_interrupted_call_still_hosts() -> None:
+    async with nothing_left(), Kernel(grace=UNIT) as hasty, Kernel(grace=50 * UNIT) as patient:
+        bodies, turns = Bodies(), list[Turn]()
+        middle = tool(name="middle", timeout=UNIT)(nest(patient, bodies.endless, 1, turns))
+
+        @tool
+        async def outer() -> None:
+            async with patient.turn([middle]) as turn:
+                turns.append(turn)
+                turn.submit(call("middle"))
+
+        start = anyio.current_time()
+        with anyio.move_on_after(3 * UNIT):
+            async with hasty.turn([outer]) as turn:
+                submit(turn, outer)
+        took(start, 4 * UNIT)
+        assert [statuses(each) for each in turns] == [["timed_out"], ["cancelled"]]
+        assert statuses(turn) == ["cancelled"]
+
+
 async def test_an_inner_grace_that_is_shorter_is_kept() -> None:
     async with nothing_left(), Kernel(grace=50 * UNIT) as patient, Kernel(grace=UNIT) as hasty:
         bodies, turns = Bodies(), list[Turn]()
