@@ -1,8 +1,8 @@
 """Daemon threads for asyncio, in which AnyIO's ``from_thread`` functions work as in its own.
 
 Above: `_thread`, which has the reason why they are daemons. It relies on two thread-locals of
-AnyIO, ``current_token`` and ``current_cancel_scope``, for which there is no public way; a test
-guards them.
+AnyIO, ``current_token`` and ``current_cancel_scope``, and on the function by which AnyIO says that
+a context is outside of its loop: there is no public way. Tests guard them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from anyio import CancelScope, Event
+from anyio._core import _eventloop
 from anyio._core._eventloop import threadlocals
 from anyio.lowlevel import EventLoopToken
 
@@ -38,6 +39,10 @@ class Work(Generic[T]):
     def __init__(self, fn: Callable[..., T], kwargs: Mapping[str, Any], let_go: _Let) -> None:
         self.done = Event()
         self._context = copy_context()
+        # As in AnyIO's own threads: the body may run an event loop of its own.
+        outside: Any = getattr(_eventloop, "set_current_async_library", None)
+        if outside is not None:
+            self._context.run(outside, None)
         self._fn = fn
         self._kwargs = kwargs
         self._let_go = let_go

@@ -78,8 +78,9 @@ class ThreadBackend:
                     await to_thread.run_sync(
                         work.run_and_report, abandon_on_cancel=True, limiter=self._unlimited
                     )
-            except cancelled:
-                if work.revoke():
+            except BaseException as exc:
+                # Nothing has begun: cancelled before that, or no thread could be started.
+                if work.revoke() or not isinstance(exc, cancelled):
                     raise
                 # The interrupt. AnyIO's from_thread functions learn of it by this scope; whatever
                 # is awaited below it, the kernel shields until the end of grace.

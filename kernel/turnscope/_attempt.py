@@ -114,6 +114,8 @@ class Attempt(View):
                 raise
             if self.turn is not None:
                 self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
+            elif isinstance(exc, KeyboardInterrupt):
+                turn.stop(exc)
 
     async def _work(self, turn: Supervisor) -> None:
         loop = self.facts.loop
@@ -143,7 +145,7 @@ class Attempt(View):
             now = loop.now()
             self._settle(turn, _outcome.of_body(self, turn, value, error, now), now)
         finally:
-            del error  # a frame of its own traceback holds it: a cycle
+            del error, turn  # a frame of the error's own traceback holds them: a cycle
 
     # The driver's questions.
 
@@ -184,8 +186,8 @@ class Attempt(View):
 
         Of two scopes that are cancelled at one instant the first sends; only it takes what it sent.
         """
-        text = str(cancellation)
-        return any(f"scope {id(scope):x}" in text for scope in (self.own, turn.scope))
+        said = str(cancellation)
+        return any(f"scope {id(scope):x}" in said for scope in (self.own, turn.scope))
 
     def stepped(self) -> None:
         """Told that the body has taken a step, and waits again."""
@@ -198,14 +200,12 @@ class Attempt(View):
         """Whether the body is to be interrupted, and has not been."""
         if self.told or self.turn is None:
             return False
-        return self._timed_out() or self.turn.is_asked()
+        timed_out = self.own is not None and self.own.cancel_called
+        return timed_out or self.turn.is_asked()
 
     def drop(self) -> None:
         """Told that the coroutine is being closed: nothing can be awaited any more."""
         self.dropped = True
-
-    def _timed_out(self) -> bool:
-        return self.own is not None and self.own.cancel_called
 
     def _tell(self, turn: Supervisor, inner: CancelScope) -> None:
         """The interrupt: from here the body is shielded, and has until the end of grace."""
@@ -218,6 +218,7 @@ class Attempt(View):
             self.cause = turn.cause
         inner.deadline = end
         if self._parking is not None:
+            self._parking.go_without()
             self._parking.ask(_outcome.PARENT_ENDS, end)
 
     def ask(self, end: float) -> None:
@@ -235,11 +236,9 @@ class Attempt(View):
 
     def settle_unstarted(self, reason: NotStarted) -> None:
         """Settle a call whose body never began. In one step."""
-        turn = self.turn
-        if turn is None:
-            return
-        outcome = _outcome.Outcome(Status.NOT_STARTED, str(reason), error=reason)
-        self._settle(turn, outcome, self.facts.loop.now())
+        if self.turn is not None:
+            outcome = _outcome.Outcome(Status.NOT_STARTED, str(reason), error=reason)
+            self._settle(self.turn, outcome, self.facts.loop.now())
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error
@@ -261,11 +260,15 @@ class Attempt(View):
             backend=self.route.place.name,
             leaked=leaked,
         )
-        turn.settled(self, result, fatal=outcome.fatal)
         self.turn = None
-        if not leaked:
-            self.ticket.leave()
-            self.ticket.release()
+        if self._parking is not None:
+            # A block that was left open inside the body, in a generator that is kept, say.
+            turn.adopt(self._parking.turns)
+        try:
+            turn.settled(self, result, fatal=outcome.fatal)
+        finally:
+            if not leaked:
+                self.ticket.drop()
 
     def _really_ended(self, error: BaseException | None, late: BaseException | None) -> None:
         """A leaked thread has ended: its slots are free, and what it raised is not lost."""

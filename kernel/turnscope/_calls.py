@@ -66,17 +66,23 @@ def _text_or_mapping(_call: ToolCall, _attribute: object, value: object) -> None
         )
 
 
+def _name(_call: ToolCall, _attribute: object, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"ToolCall.name is the name of a tool, a str, not {type(value).__name__}")
+
+
 @attrs.frozen
 class ToolCall:
     """What a model asked for: ``ToolCall("c1", "weather", '{"city": "Beijing"}')``.
 
     *id* is the caller's name for the call; one that repeats or is empty runs all the same.
     *arguments* is JSON text, as models send it, or a mapping. Its contents are not checked here:
-    what does not fit the tool becomes an ``invalid`` result. Raises TypeError for any other type.
+    what does not fit the tool becomes an ``invalid`` result. Raises TypeError for any other type,
+    and for a *name* that is no str.
     """
 
     id: str
-    name: str
+    name: str = attrs.field(validator=_name)
     arguments: str | bytes | Mapping[str, Any] = attrs.field(
         default="{}", validator=_text_or_mapping
     )

@@ -66,7 +66,9 @@ class Holds:
     def _let_go(self, then: Callable[[], object] | None, error: BaseException | None) -> None:
         with _lock:
             self._count -= 1
-            on_end = None if self._count else self._on_end
+            on_end = None
+            if not self._count:
+                on_end, self._on_end = self._on_end, None
 
         def in_the_loop() -> None:
             # One step of the loop: a virtual clock never sees the work gone and its end untold.
@@ -95,7 +97,8 @@ class Release:
     def __call__(
         self, then: Callable[[], object] | None = None, error: BaseException | None = None
     ) -> None:
-        holds, self._holds = self._holds, None
+        with _lock:
+            holds, self._holds = self._holds, None
         if holds is not None:
             holds._let_go(then, error)
 

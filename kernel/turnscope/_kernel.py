@@ -242,6 +242,7 @@ class Kernel:
                     turn.finish()
                 # Every turn has been joined: the backends have nothing left to run.
                 self._all_left.set()
+                self._places.give_up()
 
     async def _until_closing(self) -> None:
         while not self._closing.is_set():

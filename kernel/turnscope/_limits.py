@@ -88,7 +88,7 @@ class LimiterStatistics:
 class Limiter:
     """One capacity with its queue."""
 
-    __slots__ = ("_queue", "_returning", "capacity", "leaked", "lent", "name")
+    __slots__ = ("_queue", "_returning", "_serving", "capacity", "leaked", "lent", "name")
 
     def __init__(self, name: str, capacity: float) -> None:
         self.name = name
@@ -98,6 +98,7 @@ class Limiter:
         # Ordered dicts, because a waiter may leave from the middle, ten thousand at a time.
         self._queue: OrderedDict[Ticket, None] = OrderedDict()
         self._returning: OrderedDict[Ticket, None] = OrderedDict()
+        self._serving = False
 
     def statistics(self) -> LimiterStatistics:
         """Look at it."""
@@ -120,11 +121,17 @@ class Limiter:
     def give(self) -> None:
         """Take a slot back, and lend it to the next in line."""
         self.lent -= 1
-        queue = self._returning or self._queue
-        if queue and self.lent < self.capacity:
-            ticket, _ = queue.popitem(last=False)
-            self.lent += 1
-            ticket.granted()
+        if self._serving or not (self._queue or self._returning):
+            return
+        # A loop, because who is next may be turned away further on, and so give its slot back.
+        self._serving = True
+        try:
+            while self.lent < self.capacity and (queue := self._returning or self._queue):
+                ticket, _ = queue.popitem(last=False)
+                self.lent += 1
+                ticket.granted()
+        finally:
+            self._serving = False
 
     def leave(self, ticket: Ticket) -> None:
         """Take *ticket* out of the queue."""
@@ -145,8 +152,9 @@ class Limiter:
         if self.stuck:
             for queue in (self._returning, self._queue):
                 for ticket in [ticket for ticket in queue if ticket.nested]:
-                    del queue[ticket]
-                    ticket.refused(self)
+                    if ticket in queue:  # else who was told of the one before has taken it out
+                        del queue[ticket]
+                        ticket.refused(self)
 
     def unleak(self) -> None:
         """Note that a leak has really ended."""
@@ -179,7 +187,7 @@ class Ticket:
         nested: bool,
     ) -> None:
         self._limiters = limiters
-        self._holder = holder
+        self._holder: Holder | None = holder
         self._held: int = 0
         self._leaked: int = 0
         self.nested = nested
@@ -212,22 +220,30 @@ class Ticket:
         try:
             passed = self.advance()
         except LimiterLeaked as exc:
-            self._holder.refused(exc)
+            if self._holder is not None:
+                self._holder.refused(exc)
         else:
-            if passed:
+            if passed and self._holder is not None:
                 self._holder.admitted()
 
     def refused(self, limiter: Limiter) -> None:
         """Told by the limiter that it waits for: no slot may ever come; it is out of the queue."""
         self.waits_for = None
         self.release()
-        self._holder.refused(LimiterLeaked(limiter.name, limiter.capacity))
+        if self._holder is not None:
+            self._holder.refused(LimiterLeaked(limiter.name, limiter.capacity))
 
     def leave(self) -> None:
         """Leave the queue, keeping what is held: `release` gives that back."""
         if self.waits_for is not None:
             self.waits_for.leave(self)
             self.waits_for = None
+
+    def drop(self) -> None:
+        """Have no more to do with any limiter, nor with the holder."""
+        self._holder = None
+        self.leave()
+        self.release()
 
     def release(self) -> None:
         """Give every slot back, the last taken first."""
@@ -240,6 +256,7 @@ class Ticket:
 
         A call that leaks while it was parked has none to keep: its thread counts all the same.
         """
+        self.leave()
         held, self._held = self._held, 0
         self._leaked = len(self._limiters)
         for place, limiter in enumerate(self._limiters):
@@ -248,6 +265,7 @@ class Ticket:
     def unleak(self) -> None:
         """Give back what was leaked: the work has really ended."""
         leaked, self._leaked = self._leaked, 0
+        self._holder = None
         for limiter in reversed(self._limiters[:leaked]):
             limiter.unleak()
 

@@ -154,6 +154,9 @@ async def join(
             if first is None or isinstance(exc, KeyboardInterrupt):
                 first = exc
             ask()
-    if isinstance(raised, loop.cancelled) and not isinstance(first, KeyboardInterrupt):
-        return None
-    return first
+    try:
+        if isinstance(raised, loop.cancelled) and not isinstance(first, KeyboardInterrupt):
+            return None
+        return first
+    finally:
+        del first  # this frame is in its traceback: a cycle

@@ -96,7 +96,8 @@ def of_body(
         fatal = _keyboard_interrupt(raised)
         return Outcome(cause.status, cut(call, content), error=raised, fatal=fatal)
     if isinstance(raised, WorkerLost):
-        return Outcome(Status.LOST, f"{raised}. {_UNKNOWN}", error=raised)
+        fatal = raised if call.tool.on_error == "raise" else None
+        return Outcome(Status.LOST, f"{raised}. {_UNKNOWN}", error=raised, fatal=fatal)
     return _failed(call, raised)
 
 
@@ -108,7 +109,8 @@ def without_body(call: Attempt, turn: Supervisor, raised: BaseException) -> Outc
         reason = NotStarted(f"its backend could not be opened: {described(raised)}")
         reason.__cause__ = raised
     else:
-        return _failed(call, raised)
+        fatal = _keyboard_interrupt(raised)
+        return Outcome(Status.FAILED, described(raised), error=raised, fatal=fatal)
     return Outcome(Status.NOT_STARTED, str(reason), error=reason)
 
 
@@ -160,12 +162,12 @@ def _failed(call: Attempt, raised: BaseException) -> Outcome:
         fatal = fatal or raised
     elif on_error != "result" and isinstance(raised, Exception):
         try:
-            content = on_error(raised)
-        except Exception as exc:
+            content = str(on_error(raised))
+        except BaseException as exc:
             exc.__cause__ = raised
-            raised = exc
+            raised, fatal = exc, _keyboard_interrupt(exc)
         else:
-            return Outcome(Status.FAILED, cut(call, str(content)), error=raised)
+            return Outcome(Status.FAILED, cut(call, content), error=raised)
     return Outcome(Status.FAILED, cut(call, described(raised)), error=raised, fatal=fatal)
 
 
@@ -175,11 +177,11 @@ def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
     Raises NotSerialisable for what is none of these.
     """
     if isinstance(value, Content):
-        return (value,)
+        return _cut_parts(call, [value])
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], Content):
         parts = cast("Sequence[object]", value)
         if all(isinstance(part, Content) for part in parts):
-            return tuple(cast("Sequence[Content]", parts))
+            return _cut_parts(call, cast("Sequence[Content]", parts))
     return cut(call, call.tool.text_of(cast("object", value)))
 
 
@@ -189,6 +191,22 @@ def cut(call: Attempt, text: str) -> str:
     if len(text) <= limit:
         return text
     return f"{text[: int(limit)]}\n[cut: {int(limit):,} of {len(text):,} characters are shown]"
+
+
+def _cut_parts(call: Attempt, parts: Sequence[Content]) -> tuple[Content, ...]:
+    """The limit is for the text of all parts together."""
+    left = call.facts.result_characters
+    made: list[Content] = []
+    for part in parts:
+        text = part.text or ""
+        if len(text) > left:
+            kept = text[: int(left)]
+            word = f"[cut: {len(kept):,} of {len(text):,} characters are shown]"
+            made.append(attrs.evolve(part, text=f"{kept}\n{word}"))
+        else:
+            made.append(part)
+        left = max(0, left - len(text))
+    return tuple(made)
 
 
 def with_leak(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import attrs
-from anyio import Event
+from anyio import CancelScope, Event
 from anyio.abc import TaskGroup
 
 from ._limits import Limiter
@@ -44,6 +44,7 @@ class Place:
         """Whether calls may go ahead; read on each call, so an attribute."""
         self._error: BaseException | None = None
         self._opening: Event | None = None
+        self._scope: CancelScope | None = None
         self._checked: WeakSet[Tool[..., Any]] = WeakSet()
 
     def check(self, tool: Tool[..., Any]) -> None:
@@ -64,10 +65,11 @@ class Place:
 
     async def _host(self, opening: Event, closing: Event) -> None:
         try:
-            async with self.backend:
-                self.ready = True
-                opening.set()
-                await closing.wait()
+            with CancelScope() as self._scope:
+                async with self.backend:
+                    self.ready = True
+                    opening.set()
+                    await closing.wait()
         except Exception as exc:
             if self.ready:
                 raise
@@ -77,6 +79,11 @@ class Place:
             self.ready = False
             self._opening = None
             opening.set()
+
+    def give_up(self) -> None:
+        """Told that the kernel closes: stop opening, if that is still under way."""
+        if self._scope is not None and not self.ready:
+            self._scope.cancel()
 
     async def opened(self) -> None:
         """Wait until calls may go ahead; raises what the opening raised."""
@@ -109,6 +116,11 @@ class Places:
             if backend.name in self._places:
                 raise ValueError(f"two backends are named {backend.name!r}")
             self._places[backend.name] = Place(backend)
+
+    def give_up(self) -> None:
+        """Told that the kernel closes: stop opening what nobody will use."""
+        for place in self._places.values():
+            place.give_up()
 
     def find(self, name: str) -> Place:
         """The place named *name*; raises ValueError that names those there are."""

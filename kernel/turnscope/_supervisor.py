@@ -75,6 +75,7 @@ class Supervisor:
         self._unsettled: set[Attempt] = set()
         self._pending: list[Attempt] = []
         self._group: TaskGroup | None = None
+        self._orphans: list[Supervisor] = []
         self._closed = False
         self._drained = Event()
 
@@ -127,6 +128,8 @@ class Supervisor:
                     await self._noted(self._drained)
             if not self._closed:  # asked, while the block goes on
                 await self._noted(self._drained)
+            for orphan in self._orphans:
+                await self._noted(orphan.done)
         except self.facts.loop.cancelled:
             # By a stranger, while the task group waited for the bodies; they have ended.
             ...
@@ -224,12 +227,25 @@ class Supervisor:
     def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
         """Take the result of *attempt*. In one step."""
         self._unsettled.discard(attempt)
-        self.commit(attempt.index, result)
-        if fatal is not None:
-            if self.fatal is None or isinstance(fatal, KeyboardInterrupt):
-                self.fatal = fatal
-            self.ask(_outcome.SIBLING_FAILED)
-        self._check_drained()
+        try:
+            self.commit(attempt.index, result)
+        finally:
+            if fatal is not None:
+                self.stop(fatal)
+            self._check_drained()
+
+    def stop(self, fatal: BaseException) -> None:
+        """Ask every call to end, and raise *fatal* in the caller after it."""
+        if self.fatal is None or isinstance(fatal, KeyboardInterrupt):
+            self.fatal = fatal
+        self.ask(_outcome.SIBLING_FAILED)
+
+    def adopt(self, nested: list[Supervisor]) -> None:
+        """Take over turns whose call ended without leaving them: end them, and wait for them."""
+        for turn in nested:
+            turn.ask(_outcome.PARENT_ENDS)
+            turn.close()
+            self._orphans.append(turn)
 
     def commit(self, index: int, result: ToolResult) -> None:
         """Put *result* in its place, in call order."""

@@ -112,6 +112,8 @@ class Tool(Generic[P, R_co]):
             raise ValueError(
                 f"tool {self.name!r}: on_error is 'result', 'raise' or a function of the exception"
             )
+        if inspect.iscoroutinefunction(on_error):
+            raise TypeError(f"tool {self.name!r}: on_error gives a text at once; make it a def")
         if inspect.isgeneratorfunction(_function(fn)):
             raise TypeError(
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
@@ -278,11 +280,13 @@ def _remembered(fn: Callable[..., Any]) -> Tool[..., Any]:
 
 
 def as_tool(fn: Tool[..., Any] | Callable[..., Any]) -> Tool[..., Any]:
-    """The Tool that *fn* is, or one made of it, remembered: a schema is not made for each turn."""
+    """The Tool that *fn* is, or one made of it.
+
+    Those made of plain functions are remembered, because a schema takes a while. Not those of
+    closures, which would be kept alive, nor of objects, which may equal one another.
+    """
     if isinstance(fn, Tool):
         return cast("Tool[..., Any]", fn)
-    try:
-        hash(fn)
-    except TypeError:  # a callable object may have none
-        return Tool(fn)
-    return _remembered(fn)
+    if inspect.isfunction(fn) and fn.__closure__ is None:
+        return _remembered(fn)
+    return Tool(fn)

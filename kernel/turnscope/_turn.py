@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,12 @@ class Turn:
         kernel = self._kernel
         kernel._check_open("kernel.turn()")
         parent = current.get()
-        if not isinstance(parent, Attempt) or parent.turn is None:
+        if (
+            not isinstance(parent, Attempt)
+            or parent.turn is None
+            # A tool in a thread may run an event loop of its own: that call waits for its thread.
+            or parent.facts.loop.token != kernel._loop.token
+        ):
             parent = None
         deadline = self._deadline
         if self._timeout is not None:
@@ -108,10 +114,7 @@ class Turn:
         inside = self._supervisor
         assert inside is not None  # because the block was entered
         self._left = True
-
-        def ask() -> None:
-            inside.ask(_outcome.LEFT)
-
+        ask = partial(inside.ask, _outcome.LEFT)
         if exc is not None:
             ask()
         inside.close()
@@ -123,12 +126,16 @@ class Turn:
             stopped = stopped or parked
         # Ctrl-C comes first, then the caller's cancellation, then a failure that ends the turn;
         # the tools' own errors are on the results.
-        if isinstance(inside.fatal, KeyboardInterrupt):
-            raise inside.fatal
-        if stopped is not None:
-            raise stopped
-        if inside.fatal is not None and exc is None:
-            raise inside.fatal
+        fatal = inside.fatal
+        try:
+            if isinstance(fatal, KeyboardInterrupt):
+                raise fatal
+            if stopped is not None:
+                raise stopped
+            if fatal is not None and exc is None:
+                raise fatal
+        finally:
+            del fatal, stopped, inside, ask  # this frame is in their tracebacks: a cycle
 
     def submit(self, call: ToolCall, /) -> int:
         """Start *call* at once, or as soon as the limits let it; returns its index.
@@ -157,7 +164,8 @@ class Turn:
                 route = self._routes[tool.name]
                 kwargs = route.parameters.validate(tool.name, call.arguments)
             except InvalidArguments as exc:
-                self._refuse(inside, index, call, Status.INVALID, exc)
+                # Without its traceback, in which this frame holds what holds the result: a cycle.
+                self._refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
             else:
                 inside.take(Attempt(inside, index, call, tool, route, kwargs))
         return index

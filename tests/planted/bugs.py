@@ -363,7 +363,7 @@ def an_observer_that_fails_silences_the_others(patch: pytest.MonkeyPatch) -> Non
             for observer in self._observers:
                 observer.observe(event)
 
-    patch.setattr(_kernel.Kernel, "emit", emit)
+    patch.setattr(_kernel.Kernel, "_emit", emit)
 
 
 # No lost errors.
