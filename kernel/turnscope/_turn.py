@@ -152,6 +152,8 @@ class Turn:
                 f"submit takes a ToolCall(id, name, arguments), not {type(call).__name__}"
             )
         inside = self._inside()
+        if self._left:
+            raise RuntimeError("this turn's block has ended; open another with kernel.turn()")
         index = inside.ready(call)
         tool = self._tools.get(call.name)
         if inside.is_asked():
@@ -174,8 +176,9 @@ class Turn:
         """Ask the calls to end, as leaving the block by an exception does; returns at once.
 
         Calls that have started get one interrupt and the kernel's ``grace`` to clean up; the
-        others settle as ``not_started``. The code in the block goes on. Raises RuntimeError as
-        `submit` does.
+        others settle as ``not_started``. The code in the block goes on. Any task may call this,
+        also while the block waits at its end. Raises RuntimeError before the block, after the
+        turn has ended, and in any thread but the event loop's.
         """
         self._inside().ask(_outcome.Cause(Status.CANCELLED, reason))
 
@@ -202,7 +205,7 @@ class Turn:
                 "a turn takes calls in its event loop's thread only: from another thread, use "
                 "anyio.from_thread.run_sync(turn.submit, call)"
             )
-        if self._left or self._supervisor.done.is_set():
+        if self._supervisor.done.is_set():
             raise RuntimeError("this turn has ended; open another with kernel.turn()")
         return self._supervisor
 

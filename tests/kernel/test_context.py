@@ -280,6 +280,9 @@ def test_a_thread_may_clean_up_with_async_code_after_the_ask(any_loop: Loop) -> 
 
 
 def test_async_code_that_a_thread_waits_for_is_cancelled_by_the_ask(any_loop: Loop) -> None:
+    if any_loop.name == "trio":
+        pytest.skip("trio runs what an abandonable thread asks for in a system task, out of reach")
+
     def waits() -> None:
         anyio.from_thread.run(anyio.sleep_forever)
 

@@ -468,27 +468,40 @@ def in_real_time(
     any_loop.run(run)
 
 
-def holder(done: threading.Event) -> Callable[[], None]:
-    """A thread tool that looks at nothing but *done*."""
+class Holder:
+    """Its thread tool, `holds`, looks at nothing but *done*; `begun` tells how often it began."""
 
-    def holds() -> None:
-        assert done.wait(15)
+    def __init__(self, done: threading.Event) -> None:
+        self._done = done
+        self._lock = threading.Lock()
+        self.begun = self.working = self.peak = 0
 
-    return holds
+    def holds(self) -> None:
+        """Hold the thread."""
+        with self._lock:
+            self.begun += 1
+            self.working += 1
+            self.peak = max(self.peak, self.working)
+        self._done.wait(15)
+        with self._lock:
+            self.working -= 1
 
 
-async def leak(kernel: Kernel, holds: Callable[[], None], count: int = 1) -> Turn:
-    """Have so many calls of *holds* cancelled, with their threads at work."""
-    with anyio.move_on_after(UNIT):
-        async with kernel.turn([holds]) as turn:
-            submit(turn, *[holds] * count)
-    assert [result.leaked for result in turn.results] == [True] * count
+async def leak(kernel: Kernel, holder: Holder, count: int = 1, *, begin: int = 1) -> Turn:
+    """Submit so many calls, and cancel them when *begin* threads are at work."""
+    begin += holder.begun
+    with anyio.CancelScope() as scope:
+        async with kernel.turn([holder.holds]) as turn:
+            submit(turn, *[holder.holds] * count)
+            while holder.begun < begin:
+                await anyio.sleep(0.001)
+            scope.cancel()
     return turn
 
 
 def test_a_leaked_thread_holds_its_slots_until_it_really_ends(any_loop: Loop) -> None:
     async def main(kernel: Kernel, done: threading.Event) -> None:
-        await leak(kernel, holder(done))
+        await leak(kernel, Holder(done))
         assert look(kernel, "threads") == (1, 0, 1)
         assert look(kernel, "calls") == (1, 0, 1)
         async with kernel.turn([leaf_in_a_thread, fine]) as turn:
@@ -502,7 +515,7 @@ def test_a_leaked_thread_holds_its_slots_until_it_really_ends(any_loop: Loop) ->
 
 def test_a_call_outside_of_any_other_waits_for_a_leak_to_end(any_loop: Loop) -> None:
     async def main(kernel: Kernel, done: threading.Event) -> None:
-        await leak(kernel, holder(done))
+        await leak(kernel, Holder(done))
         async with kernel.turn([leaf_in_a_thread]) as turn:
             submit(turn, leaf_in_a_thread)
             await anyio.sleep(UNIT)
@@ -516,7 +529,8 @@ def test_a_call_outside_of_any_other_waits_for_a_leak_to_end(any_loop: Loop) -> 
 
 def test_a_nested_call_that_could_wait_for_leaks_alone_is_refused_at_once(any_loop: Loop) -> None:
     async def main(kernel: Kernel, done: threading.Event) -> None:
-        await leak(kernel, holder(done), 2)
+        turn = await leak(kernel, Holder(done), 2, begin=2)
+        assert [result.leaked for result in turn.results] == [True, True]
 
         @tool
         async def nests() -> Turn:
@@ -540,6 +554,7 @@ def test_a_nested_call_that_could_wait_for_leaks_alone_is_refused_at_once(any_lo
 def test_a_nested_call_in_the_queue_is_refused_when_the_last_slot_leaks(any_loop: Loop) -> None:
     async def main(kernel: Kernel, done: threading.Event) -> None:
         kept: list[Turn] = []
+        holder = Holder(done)
 
         @tool
         async def nests() -> None:
@@ -547,18 +562,17 @@ def test_a_nested_call_in_the_queue_is_refused_when_the_last_slot_leaks(any_loop
                 kept.append(nested)
                 submit(nested, leaf_in_a_thread)
 
-        async with anyio.create_task_group() as group:
-
-            async def leaks() -> None:
-                await leak(kernel, holder(done))
-
-            group.start_soon(leaks)
-            await anyio.sleep(UNIT / 4)
-            async with kernel.turn([nests]) as turn:
+        async with kernel.turn([nests]) as turn:
+            async with kernel.turn([holder.holds]) as leaky:
+                submit(leaky, holder.holds)
+                while not holder.begun:
+                    await anyio.sleep(0.001)
                 submit(turn, nests)
                 while not kept:
                     await anyio.sleep(0)
                 assert look(kernel, "threads") == (1, 1, 0)
+                leaky.cancel()
+        assert statuses(leaky) == ["cancelled"]
         assert statuses(kept[0]) == ["not_started"]
         assert isinstance(kept[0].results[0].error, NotStarted)
 
@@ -567,48 +581,33 @@ def test_a_nested_call_in_the_queue_is_refused_when_the_last_slot_leaks(any_loop
 
 def test_a_call_that_can_never_have_its_slot_back_is_told_so(any_loop: Loop) -> None:
     async def main(kernel: Kernel, done: threading.Event) -> None:
-        raised: list[BaseException] = []
-        holds = holder(done)
+        raised: list[LimiterLeaked] = []
+        holder = Holder(done)
 
         def nests() -> None:
             try:
-                anyio.from_thread.run(nested)
+                anyio.from_thread.run(leak, kernel, holder)
             except LimiterLeaked as exc:
                 raised.append(exc)
                 raise
 
-        async def nested() -> None:
-            with anyio.move_on_after(UNIT):
-                async with kernel.turn([holds]) as turn:
-                    submit(turn, holds)
-
         async with kernel.turn([nests]) as turn:
             submit(turn, nests)
-        assert len(raised) == 1 and raised[0].limiter == "threads"
+        assert [exc.limiter for exc in raised] == ["threads"]
         assert statuses(turn) == ["failed"]
 
     in_real_time(any_loop, main, limits=Limits(threads=1))
 
 
 def test_many_leaks_never_let_more_threads_work_than_the_limit(any_loop: Loop) -> None:
-    lock = threading.Lock()
-    working = [0, 0]
-
     async def main(kernel: Kernel, done: threading.Event) -> None:
-        def holds() -> None:
-            with lock:
-                working[0] += 1
-                working[1] = max(working)
-            done.wait(15)
-            with lock:
-                working[0] -= 1
-
-        for _ in range(3):
-            with anyio.move_on_after(UNIT / 2):
-                async with kernel.turn([holds]) as turn:
-                    submit(turn, *[holds] * 4)
-            assert len(turn.results) == 4
+        holder = Holder(done)
+        turn = await leak(kernel, holder, 6, begin=4)
+        assert sorted(statuses(turn)) == ["cancelled"] * 4 + ["not_started"] * 2
+        for _ in range(2):
+            turn = await leak(kernel, holder, 4, begin=0)
+            assert statuses(turn) == ["not_started"] * 4
         assert look(kernel, "threads") == (4, 0, 4)
-        assert working == [4, 4]
+        assert (holder.begun, holder.working, holder.peak) == (4, 4, 4)
 
     in_real_time(any_loop, main, limits=Limits(threads=4))
