@@ -19,6 +19,7 @@ Above: the laws. Below: `plans`, `perform`, `story`. It imports nothing of turns
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -78,7 +79,7 @@ def _run(coroutine: Coroutine[Any, Any, None]) -> None:
     raise AssertionError("the model awaited something")
 
 
-class _World:
+class _World(ABC):
     """What `perform` acts upon."""
 
     cancelled = Cancelled
@@ -119,9 +120,9 @@ class _World:
 
     def note(self, what: str) -> None: ...
 
+    @abstractmethod
     def next_cancellation(self) -> float:
         """The instant at which an unshielded await would fail, perhaps in the past."""
-        raise NotImplementedError
 
     def deliver(self) -> None:
         """A cancellation reaches this body now."""
@@ -131,8 +132,9 @@ class _World:
         """What the turns in this body are asked because it is interrupted, if it is."""
         return []
 
+    @abstractmethod
     def deadline(self) -> float:
-        raise NotImplementedError
+        """The earliest deadline that a body in here would be told."""
 
     @asynccontextmanager
     async def turn(self, plan: TurnPlan) -> AsyncIterator[_Turn]:
