@@ -3,11 +3,12 @@
 The layers, from the top; a file imports from those below it only:
 
     _kernel                       Kernel: owns what turns share
-    _turn                         Turn: the supervisor of one model response's calls
-    _attempt _outcome             one call: admission, body, one result
-    _interrupt                    one interrupt for a body, then enforcement
-    _places _tools _schema        where a call runs; what it takes
-    _limits _holds _loop          capacity; work outside the loop; which loop this is
+    _turn _supervisor             Turn, the face in the caller's task; and what goes on inside
+    _attempt _view _parking       one call: its life, what its body sees, its nested turns
+    _outcome                      what a body came to, in the words of a result
+    _places _tools _schema        where a call runs; what a tool is; what it takes
+    _limits _holds                capacity; work that goes on outside the loop
+    _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
     _context abc events           what tools see; the ports; what observers are told
     _calls _errors                values, and the error tree
 

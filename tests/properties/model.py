@@ -116,9 +116,11 @@ class _World(ABC):
             raise Cancelled
         raise Failure("child" if how == "task group" else how)
 
-    def beat(self, progress: bool) -> None: ...
+    def beat(self, progress: bool) -> None:  # noqa: B027  # because only bodies beat
+        """Hear of the body."""
 
-    def note(self, what: str) -> None: ...
+    def note(self, what: str) -> None:  # noqa: B027  # because only bodies note
+        """Keep what the body saw."""
 
     @abstractmethod
     def next_cancellation(self) -> float:
