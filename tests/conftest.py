@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from typing import Any
 
 import hypothesis
@@ -23,6 +24,10 @@ from tests.support import LOOPS, VIRTUAL, Loop
 # Trio starts the tasks of one tick in random order. Registered, that order is a part of the
 # example: a failure comes back with its seed. There is no public name for it.
 hypothesis.register_random(trio._core._run._r)
+
+# A shell that starts this in the background has SIGINT ignored, here and in what is started from
+# here, and then there is no Ctrl-C to test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machines that run this are shared. For the same reason slow generation is no
 # failure. HYPOTHESIS_PROFILE chooses: `quick` while writing, `deep` before believing; `ci` draws
