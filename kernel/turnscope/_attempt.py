@@ -20,7 +20,7 @@ from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._interrupt import PATIENCE
 from ._limits import Ticket
-from ._loop import cancelled_by_stranger
+from ._loop import cancelled_by_stranger, sent_by
 from ._parking import Parking
 from ._view import View
 from .events import CallStarted
@@ -154,8 +154,6 @@ class Attempt(View):
         turn, inner = self.turn, self.inner
         assert turn is not None and inner is not None  # because the body runs
         if inner.cancel_called:  # enforced
-            if not self.told:  # because of a shield of the body's own
-                self._tell(turn, inner)
             self._enforced += 1
             if self._enforced == PATIENCE + 1:
                 self.stubborn = True
@@ -174,20 +172,17 @@ class Attempt(View):
             self._tell(turn, inner)
             return
         inner.shield = True
-        if current_effective_deadline() != -math.inf or self._sent_by_us(turn, cancellation):
+        if current_effective_deadline() != -math.inf or sent_by(cancellation, self.own, turn.scope):
             self._tell(turn, inner)
         else:
             # With the shield up, only a scope of the body's own can be cancelled here: its own
-            # timer, say, at the same instant. It takes this cancellation; ours comes next.
+            # timer, say, at the same instant. It takes this cancellation; ours comes next. Unless
+            # the body never leaves that scope: then, after grace, there is the same patience.
             self.watch = True
-
-    def _sent_by_us(self, turn: Supervisor, cancellation: BaseException) -> bool:
-        """Whether *cancellation* names a scope of ours, as AnyIO's do on asyncio.
-
-        Of two scopes that are cancelled at one instant the first sends; only it takes what it sent.
-        """
-        said = str(cancellation)
-        return any(f"scope {id(scope):x}" in said for scope in (self.own, turn.scope))
+            self._enforced += self.facts.loop.now() >= turn.enforce_at
+            if self._enforced > PATIENCE:
+                self._enforced = 0
+                self._tell(turn, inner)
 
     def stepped(self) -> None:
         """Told that the body has taken a step, and waits again."""
@@ -227,10 +222,11 @@ class Attempt(View):
         parking, inner = self._parking, self.inner
         if parking is not None:
             parking.go_without()
-            if self.told:
+        # An interrupt that could not reach the body yet, for a shield of its own, is still to come.
+        if self.told and inner is not None and end < inner.deadline:
+            inner.deadline = end
+            if parking is not None:
                 parking.ask(_outcome.PARENT_ENDS, end)
-        if inner is not None and end < inner.deadline:
-            inner.deadline = end  # also if the interrupt cannot reach the body just now
 
     # Settling.
 
@@ -239,6 +235,13 @@ class Attempt(View):
         if self.turn is not None:
             outcome = _outcome.Outcome(Status.NOT_STARTED, str(reason), error=reason)
             self._settle(self.turn, outcome, self.facts.loop.now())
+
+    def abandon(self) -> None:
+        """Settle a call whose task has ended without settling it. In one step."""
+        if self.turn is not None:
+            loop = self.facts.loop
+            outcome = _outcome.without_body(self, self.turn, loop.cancellation())
+            self._settle(self.turn, outcome, loop.now())
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error

@@ -85,6 +85,15 @@ def cancelled_by_stranger(task: Task | None) -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def sent_by(cancellation: BaseException, *scopes: CancelScope | None) -> bool:
+    """Whether *cancellation* names one of *scopes*, as AnyIO's do on asyncio.
+
+    Of two scopes that are cancelled at one instant the first sends; only it takes what it sent.
+    """
+    said = str(cancellation)
+    return any(f"scope {id(scope):x}" in said for scope in scopes)
+
+
 class Host:
     """A task that outlives the await that started it, and hosts *main*.
 

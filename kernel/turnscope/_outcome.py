@@ -104,7 +104,11 @@ def of_body(
 def without_body(call: Attempt, turn: Supervisor, raised: BaseException) -> Outcome:
     """Name what kept a call from its body, or from settling after it."""
     if isinstance(raised, call.facts.loop.cancelled):
-        reason = turn.not_started() if turn.is_asked() else NotStarted(_STRANGER.reason)
+        cause = turn.cause if turn.is_asked() else _STRANGER
+        if call.started_at is not None:
+            own = cause.error(call.tool.name)
+            return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)
+        reason = NotStarted(cause.reason)
     elif isinstance(raised, Exception) and call.started_at is None:
         reason = NotStarted(f"its backend could not be opened: {described(raised)}")
         reason.__cause__ = raised

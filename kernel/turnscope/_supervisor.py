@@ -157,9 +157,10 @@ class Supervisor:
         """Nothing of the turn runs any more: say so."""
         if self.done.is_set():
             return
-        # A task that is cancelled natively before its first step never takes it.
+        # A task that is cancelled natively before its first step never takes it; and one in which
+        # Ctrl-C landed on asyncio may not have come to its end.
         for attempt in sorted(self._unsettled, key=lambda attempt: attempt.index):
-            attempt.settle_unstarted(self.not_started())
+            attempt.abandon()
         self._kernel._left(self)
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
