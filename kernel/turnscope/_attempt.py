@@ -165,9 +165,8 @@ class Attempt(View):
 
     def _interrupt(self, turn: Supervisor, inner: CancelScope, cancellation: BaseException) -> None:
         if self.facts.loop.in_nursery():
-            # A nursery takes a cancellation that no parent of its own has sent: with the shield up,
-            # the body would go on after its nursery as if the children had done their work. So
-            # the shield goes up when the nurseries have been left.
+            # A nursery takes a cancellation that no parent of it has sent: shielded, the body would
+            # go on after it as if the children had done their work. So not before it is left.
             self._unwinding = self.watch = True
             self._tell(turn, inner)
             return
@@ -175,9 +174,9 @@ class Attempt(View):
         if current_effective_deadline() != -math.inf or sent_by(cancellation, self.own, turn.scope):
             self._tell(turn, inner)
         else:
-            # With the shield up, only a scope of the body's own can be cancelled here: its own
-            # timer, say, at the same instant. It takes this cancellation; ours comes next. Unless
-            # the body never leaves that scope: then, after grace, there is the same patience.
+            # With the shield up, only a scope of the body's own is cancelled here, say by a timer
+            # at the same instant. It takes this one; ours comes next, or, if the body never leaves
+            # that scope, when patience is out.
             self.watch = True
             self._enforced += self.facts.loop.now() >= turn.enforce_at
             if self._enforced > PATIENCE:
@@ -238,10 +237,10 @@ class Attempt(View):
 
     def abandon(self) -> None:
         """Settle a call whose task has ended without settling it. In one step."""
-        if self.turn is not None:
-            loop = self.facts.loop
-            outcome = _outcome.without_body(self, self.turn, loop.cancellation())
-            self._settle(self.turn, outcome, loop.now())
+        turn, loop = self.turn, self.facts.loop
+        if turn is not None:
+            gone = loop.cancellation()
+            self._settle(turn, _outcome.without_body(self, turn, gone), loop.now())
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error
