@@ -1,9 +1,9 @@
 """One call, one result: from its turn at the limiters to the moment it settles.
 
 An attempt is a task in its turn's task group, with one cancel scope around the body (two, if the
-call has a timeout). It is also the `CallContext` that the body sees, by `_view`. `_interrupt`
-tells it of each cancellation on its way to the body; `_outcome` names what the body came to.
-Settling is one synchronous step: no number of cancellations can split it. Above: the turn.
+call has a timeout). By `_view` it is also the `CallContext` that the body sees. `_interrupt` tells
+it of each cancellation on its way there; `_outcome` names what the body came to. Settling is one
+synchronous step: no number of cancellations can split it. Above: the turn.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Attempt(View):
         self.inner: CancelScope | None = None
         """The scope around the body: shielded at the interrupt, cancelled to enforce."""
         self.told = False
-        """Whether the interrupt has been delivered."""
+        """Whether the interrupt was delivered."""
         self.watch = False
         """Whether the shield is to change after a step of the body."""
         self._unwinding = False
@@ -124,9 +124,8 @@ class Attempt(View):
         with loop.scope() as self.inner:
             if self.started_at is None:
                 self.started_at = loop.now()
-            kwargs = self.kwargs
             if (context := self.route.parameters.context) is not None:
-                kwargs[context] = self
+                self.kwargs[context] = self
             if self.facts.observed:
                 backend = self.route.place.name
                 turn.tell(
@@ -135,7 +134,7 @@ class Attempt(View):
                     )
                 )
             try:
-                body = self.route.place.backend.call(self.tool.body, kwargs, self)
+                body = self.route.place.backend.call(self.tool.body, self.kwargs, self)
                 value = await loop.drive(body, self)
             except BaseException as exc:
                 if self.dropped:
@@ -239,8 +238,8 @@ class Attempt(View):
         """Settle a call whose task has ended without settling it. In one step."""
         turn, loop = self.turn, self.facts.loop
         if turn is not None:
-            gone = loop.cancellation()
-            self._settle(turn, _outcome.without_body(self, turn, gone), loop.now())
+            outcome = _outcome.without_body(self, turn, loop.cancellation())
+            self._settle(turn, outcome, loop.now())
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error
