@@ -21,7 +21,11 @@ _outstanding = 0
 
 
 def outstanding() -> int:
-    """How many holds there are in this process whose end no event loop has seen yet."""
+    """How many holds there are of unsettled calls, in this process.
+
+    What has leaked is written off: time does not wait for what nobody waits for any more, and
+    whose event loop may not live to hear of its end.
+    """
     return _outstanding
 
 
@@ -37,11 +41,12 @@ def post(token: EventLoopToken, fn: Callable[..., object], *args: object) -> boo
 class Holds:
     """The holds of one call: taken and settled in the event loop, let go in any thread."""
 
-    __slots__ = ("_count", "_on_end", "_token")
+    __slots__ = ("_count", "_on_end", "_token", "_written_off")
 
     def __init__(self, token: EventLoopToken) -> None:
         self._token = token
         self._count = 0
+        self._written_off = False
         self._on_end: Callable[[BaseException | None], object] | None = None
 
     def take(self) -> Release:
@@ -58,27 +63,32 @@ class Holds:
         The event loop then calls *on_end* when the last hold has been let go, with the error that
         was given there, if any.
         """
+        global _outstanding
         with _lock:
             if self._count:
                 self._on_end = on_end
+                self._written_off = True
+                _outstanding -= self._count
             return bool(self._count)
 
     def _let_go(self, then: Callable[[], object] | None, error: BaseException | None) -> None:
         with _lock:
             self._count -= 1
+            counted = not self._written_off
             on_end = None
             if not self._count:
                 on_end, self._on_end = self._on_end, None
 
         def in_the_loop() -> None:
             # One step of the loop: a virtual clock never sees the work gone and its end untold.
-            _seen()
+            if counted:
+                _seen()
             if then is not None:
                 then()
             if on_end is not None:
                 on_end(error)
 
-        if not post(self._token, in_the_loop):
+        if not post(self._token, in_the_loop) and counted:
             _seen()
 
 

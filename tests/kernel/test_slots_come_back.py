@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from tests.support import Loop
@@ -333,3 +334,22 @@ async def test_equal_objects_are_tools_of_their_own() -> None:
 def test_a_call_without_a_name_is_refused_where_it_is_made() -> None:
     with pytest.raises(TypeError, match="name of a tool"):
         ToolCall("c", None, "{}")  # type: ignore[arg-type]  # because that is tested
+
+
+def test_what_leaked_from_a_loop_that_is_gone_stops_no_virtual_clock(any_loop: Loop) -> None:
+    from turnscope._holds import Holds, outstanding
+
+    before = outstanding()
+    ended: list[object] = []
+
+    async def leak() -> Callable[[], None]:
+        holds = Holds(anyio.lowlevel.current_token())
+        release = holds.take()
+        assert outstanding() == before + 1
+        assert holds.settle(ended.append)
+        return release
+
+    release = any_loop.run(leak)
+    assert outstanding() == before
+    release()  # nobody is there to hear it
+    assert (outstanding(), ended) == (before, [])
