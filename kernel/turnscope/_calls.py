@@ -88,7 +88,9 @@ class ToolCall:
     )
 
 
-@attrs.frozen(kw_only=True, eq=False)
+# Frozen from outside only: to build it through object.__setattr__, as attrs.frozen does, takes 0.5
+# us more, of the 20 that a call costs.
+@attrs.define(kw_only=True, eq=False, on_setattr=attrs.setters.frozen)
 class ToolResult:
     """The one answer that a call gets, however it ended."""
 

@@ -63,7 +63,7 @@ def timeout_of(call: Attempt, deadline: float) -> Cause:
     return Cause(Status.TIMED_OUT, f"its idle timeout: {idle:g} s without a heartbeat")
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Outcome:
     """What a result is made from."""
 

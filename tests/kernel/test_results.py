@@ -428,5 +428,5 @@ def test_results_are_frozen_and_told_apart_by_identity() -> None:
         for _ in range(2)
     )
     assert one != two
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+    with pytest.raises(attrs.exceptions.FrozenError):
         one.content = "other"  # type: ignore[misc]  # because that is tested
