@@ -2,6 +2,10 @@
 
 WHAT is where it is when the signal comes: "inline" bodies, a "thread", a "nested" turn, the
 "block" of the turn, or "cleanup", with a second signal while the first one's cleanup goes on.
+
+On asyncio the second one is a KeyboardInterrupt wherever Python is just then. In AnyIO's or
+asyncio's own bookkeeping it can leave a scope that is never taken down, or a task that is never
+told: nobody above them can mend that. So the cleanup takes long enough for the loop to be asleep.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ async def tidy() -> None:
         await anyio.sleep(20)
     finally:
         say("cleaning")
-        await anyio.sleep(0.3)
+        await anyio.sleep(1)
         say("cleaned")
 
 

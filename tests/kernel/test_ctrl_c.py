@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_ctrl_c_twice_ends_the_program_and_settles_every_call(any_loop: Loop) ->
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.readline() == "cleaning\n"
+        time.sleep(0.3)  # until its loop is asleep: the program says why
         process.send_signal(signal.SIGINT)
         lines = rest(process)
     assert lines[-1] == "KeyboardInterrupt"
