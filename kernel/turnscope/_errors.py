@@ -4,6 +4,10 @@
 
     TurnscopeError
     ├── DeadlineExceeded          (also a TimeoutError) a call, a turn or a run ran out of time
+    ├── BudgetExceeded            a run has spent its turns, calls, tokens or seconds
+    ├── ModelError                the model, or the way to it, failed
+    ├── ToolFailed                a tool with on_error="raise" failed in a run
+    ├── RunCancelled              a run was cancelled by somebody else than who waits for it
     ├── LimiterLeaked             every slot of a limiter is held by a thread that does not end
     └── CallError                 why a call has no value: the `error` of its result; not raised
         ├── UnknownTool           the model named a tool that was not offered
@@ -20,10 +24,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._calls import ToolResult
+    from ._history import History
 
 
 class TurnscopeError(Exception):
     """The root of the tree: catches what turnscope raises and nothing else."""
+
+    history: History | None = None
+    """Of an error that a run raises: the conversation up to there, in whole turns."""
 
 
 class DeadlineExceeded(TurnscopeError, TimeoutError):
@@ -31,6 +43,47 @@ class DeadlineExceeded(TurnscopeError, TimeoutError):
 
     On a result (status ``timed_out``) it is the call's ``error`` and is not raised.
     """
+
+
+class BudgetExceeded(TurnscopeError):
+    """A run, or one of the runs above it, has spent what `Budget` gave it."""
+
+    def __init__(self, what: str, limit: float) -> None:
+        self.what: str = what
+        """"turns", "calls", "tokens" or "seconds"."""
+        self.limit: float = limit
+        super().__init__(
+            f"the budget of {limit:g} {what} is spent; raise Budget({what}=...), or go on from "
+            "the error's history"
+        )
+
+
+class ModelError(TurnscopeError):
+    """The model, or the way to it, failed; *status* is the server's, None if none came."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status: int | None = status
+        """The HTTP status."""
+        self.retry_after: float | None = retry_after
+        """Seconds after which the server wants to be asked again, if it said so."""
+
+
+class ToolFailed(TurnscopeError):
+    """A tool with ``on_error="raise"`` failed; raised from the tool's own exception."""
+
+    def __init__(self, result: ToolResult) -> None:
+        self.result: ToolResult = result
+        super().__init__(f"the tool {result.call.name!r} failed: {result.content}")
+
+
+class RunCancelled(TurnscopeError):
+    """The run was ended by its block, its kernel or `Run.cancel`; the one who waits was not."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the run was cancelled: {reason}")
 
 
 class LimiterLeaked(TurnscopeError):

@@ -1,21 +1,74 @@
-"""The ports: what a backend and an observer look like to the kernel.
+"""The ports: what a model, a backend and an observer look like to the kernel.
 
 Each has one or two methods. To add a backend, write a class like `Backend` and hand an instance to
-``Kernel(backends=[...])``, or offer it to everybody as an entry point in ``turnscope.backends``.
+``Kernel(backends=[...])``, or offer it to everybody as an entry point in ``turnscope.backends``. To
+add a model, write a class like `Model` and hand an instance to an Agent, or offer the class in
+``turnscope.models``: ``Agent(model="mine:NAME")`` then calls it with NAME.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import attrs
 
 from ._context import CallContext
-from .events import RunEvent
+from ._history import History
+from .events import ModelEvent, RunEvent
 
-__all__ = ["Backend", "Observer"]
+if TYPE_CHECKING:
+    from ._tools import Tool
+
+__all__ = ["Backend", "Model", "ModelRequest", "Observer"]
 
 T = TypeVar("T")
+
+
+def _no_tools() -> tuple[Tool[..., Any], ...]:
+    return ()
+
+
+def _no_settings() -> Mapping[str, Any]:
+    return {}
+
+
+@attrs.frozen(kw_only=True)
+class ModelRequest:
+    """What a model is asked, once a turn."""
+
+    history: History
+    """The conversation so far; it ends with a prompt or with results."""
+    instructions: str | None = None
+    """What the model is to be: a system prompt, or the provider's like."""
+    tools: tuple[Tool[..., Any], ...] = attrs.field(factory=_no_tools)
+    """What it may call: ``name``, ``description`` and ``schema`` are for the model."""
+    parallel_tool_calls: bool = True
+    """Whether it may ask for several calls at once."""
+    settings: Mapping[str, Any] = attrs.field(factory=_no_settings)
+    """The provider's own options, passed through: ``{"temperature": 0}``."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model behind some API.
+
+    It may be an async context manager too: it is then entered before its first request, in a task
+    of the kernel's, and left in the same task when the kernel closes.
+    """
+
+    def stream(
+        self, request: ModelRequest, /
+    ) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
+        """Send *request*; in the block, iterate over the response, to its `ModelFinished`.
+
+        When the run is to end, *one* cancellation is raised in here, at an await; what is awaited
+        after that may take until the kernel's grace is over. Raises `turnscope.ModelError` with the
+        server's status and words; any other exception reaches the user as the cause of one.
+        """
+        ...
 
 
 @runtime_checkable

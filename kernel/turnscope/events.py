@@ -1,32 +1,108 @@
-"""What turns report while they run: frozen records, the same for every observer.
+"""What models stream, and what runs and turns report: frozen records, the same for everybody.
 
-Every record says whose it is (``run_id``, ``parents``, ``turn``, ``index``) and when (``time``,
-seconds on the event loop's clock). The events of one call come in order: ready < started <
-progress* < settled. The union `RunEvent` may grow: keep a ``case _``.
+Two unions, and no name is in both. A `ModelEvent` is what a model adapter yields while it reads a
+response; a `RunEvent` is what observers and the readers of a run are told. Every RunEvent says
+whose it is (``run_id``, ``parents``, ``turn``) and when (``time``, seconds on the event loop's
+clock). The events of one call come in order: ready < started < progress* < settled; those of one
+turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. Both unions may grow:
+keep a ``case _``.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from ._calls import ToolCall, ToolResult
+from ._messages import AssistantMessage, Usage
 
 __all__ = [
+    "CallDelta",
     "CallEvent",
     "CallProgress",
     "CallReady",
+    "CallSealed",
     "CallSettled",
     "CallStarted",
+    "FinishReason",
+    "ModelAnswered",
+    "ModelEvent",
+    "ModelFinished",
+    "ModelStarted",
+    "ReasoningDelta",
+    "ReasoningStreamed",
     "RunEvent",
+    "RunFinished",
+    "RunStarted",
+    "TextDelta",
+    "TextStreamed",
+    "TurnEvent",
     "TurnFinished",
 ]
 
+FinishReason: TypeAlias = Literal["stop", "calls", "length", "refusal", "filtered"]
+"""Why a response ended: it was complete; it asks for calls; it was cut at the limit of tokens; the
+model would not; the provider would not."""
+
+
+# What a model streams.
+
+
+@attrs.frozen
+class TextDelta:
+    """More of the answer's text."""
+
+    text: str
+
+
+@attrs.frozen
+class ReasoningDelta:
+    """More of what the model thinks, or the end of a part of it, with what goes back unchanged."""
+
+    text: str
+    opaque: Any = None
+    """What the provider wants back with this part: JSON data. It ends the part."""
+
+
+@attrs.frozen
+class CallDelta:
+    """More of a call: the first one of an *index* names it, all of them bring arguments."""
+
+    index: int
+    """Which call of the response: calls are in call order by it. It need not be without gaps."""
+    id: str | None = None
+    """The server's id; None or "" where it gave none. The first counts."""
+    name: str | None = None
+    """The tool's name; the first counts."""
+    arguments: str = ""
+    """A piece of the JSON text of the arguments, cut anywhere."""
+
+
+@attrs.frozen
+class CallSealed:
+    """The arguments of a call are complete: the protocol said so, or went on to the next."""
+
+    index: int
+
+
+@attrs.frozen
+class ModelFinished:
+    """The response is complete; the last event of a stream. Without it the response has failed."""
+
+    reason: FinishReason = "stop"
+    usage: Usage = attrs.field(factory=Usage)
+
+
+ModelEvent: TypeAlias = TextDelta | ReasoningDelta | CallDelta | CallSealed | ModelFinished
+
+
+# What runs and turns report.
+
 
 @attrs.frozen(kw_only=True)
-class CallEvent:
-    """What the events of a call have in common."""
+class TurnEvent:
+    """What all events have in common."""
 
     run_id: str
     """The run, or the turn of your own loop."""
@@ -34,10 +110,50 @@ class CallEvent:
     """The ``run_id`` of each run or turn above, the outermost first."""
     turn: int
     """Which turn of the run, from 0."""
-    index: int
-    """Which call of the turn, from 0, in call order."""
     time: float
     """Seconds on the event loop's clock, which never goes back."""
+
+
+@attrs.frozen(kw_only=True)
+class RunStarted(TurnEvent):
+    """A run has begun; nothing was sent yet."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelStarted(TurnEvent):
+    """A request is sent to the model."""
+
+
+@attrs.frozen(kw_only=True)
+class TextStreamed(TurnEvent):
+    """More of the answer's text. Pieces that nobody has read yet come as one."""
+
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class ReasoningStreamed(TurnEvent):
+    """More of what the model thinks. Pieces that nobody has read yet come as one."""
+
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class ModelAnswered(TurnEvent):
+    """The response is complete; its calls come next."""
+
+    message: AssistantMessage
+    reason: FinishReason
+    usage: Usage
+    """Of this request alone."""
+
+
+@attrs.frozen(kw_only=True)
+class CallEvent(TurnEvent):
+    """What the events of a call have in common."""
+
+    index: int
+    """Which call of the turn, from 0, in call order."""
     call: ToolCall
 
 
@@ -69,15 +185,35 @@ class CallSettled(CallEvent):
 
 
 @attrs.frozen(kw_only=True)
-class TurnFinished:
+class TurnFinished(TurnEvent):
     """Every call of a turn has settled, and nothing of it runs any more but for reported leaks."""
 
-    run_id: str
-    parents: tuple[str, ...]
-    turn: int
-    time: float
     results: tuple[ToolResult, ...]
     """One for each call, in call order."""
 
 
-RunEvent: TypeAlias = CallReady | CallStarted | CallProgress | CallSettled | TurnFinished
+@attrs.frozen(kw_only=True)
+class RunFinished(TurnEvent):
+    """A run has ended, and nothing of it runs any more but for reported leaks; its last event."""
+
+    output: Any
+    """What the run came to; None if it failed or was cancelled."""
+    usage: Usage
+    """Of all requests of the run, and of the runs in its tools."""
+    error: BaseException | None
+    """What the run raises; None if it has an output."""
+
+
+RunEvent: TypeAlias = (
+    RunStarted
+    | ModelStarted
+    | TextStreamed
+    | ReasoningStreamed
+    | ModelAnswered
+    | CallReady
+    | CallStarted
+    | CallProgress
+    | CallSettled
+    | TurnFinished
+    | RunFinished
+)

@@ -1,0 +1,153 @@
+"""From a model's events to one response with whole calls. Sans-I/O: events go in, nothing awaits.
+
+Servers differ in what they repeat, omit and cut; adapters say what the protocol says, and here it
+becomes a response that may enter a history: calls in call order, each with an id of its own, a name
+and arguments that every provider takes back. Above: the request. Below: the values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from ._calls import ToolCall
+from ._errors import ModelError
+from ._messages import AssistantMessage, Reasoning, Usage
+from ._stored import is_object, wrapped
+from .events import (
+    CallDelta,
+    CallSealed,
+    FinishReason,
+    ModelEvent,
+    ModelFinished,
+    ReasoningDelta,
+    TextDelta,
+)
+
+# What every provider takes as the name of a function in a conversation.
+_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_NAME: Final = 64
+
+
+@attrs.define
+class _Growing:
+    """A call whose arguments are still coming."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = attrs.field(factory=list[str])
+    sealed: bool = False
+
+
+@attrs.frozen
+class Response:
+    """What a model answered, whole."""
+
+    message: AssistantMessage
+    """As it enters the history."""
+    calls: tuple[ToolCall, ...]
+    """As they are run: with the names and arguments that the model gave."""
+    reason: FinishReason
+    usage: Usage
+
+
+class Assembler:
+    """Takes the events of one response; gives the response when it is complete.
+
+    Raises ModelError for events that make no response: a call without a name, a piece of a call
+    that was sealed, anything after `ModelFinished`, and a stream that ends without it.
+    """
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[Reasoning] = []
+        self._thinking: list[str] = []
+        self._calls: dict[int, _Growing] = {}
+        self._finished: ModelFinished | None = None
+
+    def feed(self, event: ModelEvent) -> None:
+        """Take the next event."""
+        if self._finished is not None:
+            raise ModelError(f"the model streamed {type(event).__name__} after ModelFinished")
+        match event:
+            case TextDelta(text):
+                self._text.append(text)
+            case CallDelta():
+                self._grow(event)
+            case CallSealed(index):
+                self._seal(index)
+            case ReasoningDelta(text, opaque):
+                self._thinking.append(text)
+                if opaque is not None:
+                    self._thought(opaque)
+            case ModelFinished():
+                self._finished = event
+            case _:
+                raise ModelError(f"the model streamed a {type(event).__name__}, no ModelEvent")
+
+    def _grow(self, delta: CallDelta) -> None:
+        call = self._calls.setdefault(delta.index, _Growing())
+        if call.sealed:
+            raise ModelError(f"the model streamed more of call {delta.index} after its end")
+        call.id = call.id or delta.id or ""
+        call.name = call.name or delta.name or ""
+        call.arguments.append(delta.arguments)
+
+    def _seal(self, index: int) -> None:
+        if index not in self._calls:
+            raise ModelError(f"the model ended a call, {index}, that it had not begun")
+        self._calls[index].sealed = True
+
+    def _thought(self, opaque: object = None) -> None:
+        self._reasoning.append(Reasoning("".join(self._thinking), opaque))
+        self._thinking.clear()
+
+    def finish(self, taken: Callable[[str], bool]) -> Response:
+        """The response, after the stream has ended; *taken* says whether an id is in use."""
+        finished = self._finished
+        if finished is None:
+            raise ModelError("the model's stream ended before the response was complete")
+        if any(self._thinking):
+            self._thought()
+        calls: list[ToolCall] = []
+        ids: set[str] = set()
+        if finished.reason not in ("refusal", "filtered"):  # else nobody stands by the calls
+            for index in sorted(self._calls):
+                growing = self._calls[index]
+                if not growing.name:
+                    raise ModelError(f"the model asked for a call, {index}, without a tool's name")
+                call_id = _own_id(growing.id, lambda name: name in ids or taken(name))
+                ids.add(call_id)
+                arguments = "".join(growing.arguments).strip() or "{}"
+                calls.append(ToolCall(call_id, growing.name, arguments))
+        message = AssistantMessage(
+            text="".join(self._text),
+            calls=tuple(_sendable(call) for call in calls),
+            reasoning=tuple(self._reasoning),
+        )
+        return Response(message, tuple(calls), finished.reason, finished.usage)
+
+
+def _own_id(given: str, taken: Callable[[str], bool]) -> str:
+    """*given*, or, if it is empty or taken, one like it that is neither."""
+    if given and not taken(given):
+        return given
+    number = 1
+    while taken(f"{given or 'call'}-{number}"):
+        number += 1
+    return f"{given or 'call'}-{number}"
+
+
+def _sendable(call: ToolCall) -> ToolCall:
+    """*call* as a provider takes it back: it may refuse a name or arguments that its model made.
+
+    What could not be read is kept as text, so that the model sees what it had written.
+    """
+    name = _NAME.sub("_", call.name)[:_LONGEST_NAME]
+    if name == call.name and is_object(call.arguments):
+        return call
+    arguments = call.arguments if is_object(call.arguments) else wrapped(str(call.arguments))
+    return ToolCall(call.id, name, arguments)
