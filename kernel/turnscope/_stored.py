@@ -165,7 +165,7 @@ def _part(plain: Mapping[str, Any]) -> Content:
 def _listed(value: object, what: str) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"{what} is a {type(value).__name__}, not a list")
-    return cast("list[Any]", value)
+    return list(cast("Iterable[Any]", value))
 
 
 def _mapped(value: object, what: str) -> dict[str, Any]:
