@@ -2,19 +2,28 @@
 
 The layers, from the top; a file imports from those below it only:
 
-    _kernel                       Kernel: owns what turns share
+    _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
+    _run _conductor _feed         Run, the face in the caller's task; its loop; its events
+    _request _assemble _models    one model request; its events as whole calls; which model
+    _agent _budget                who answers, with what, for how much
     _turn _supervisor             Turn, the face in the caller's task; and what goes on inside
-    _attempt _view _parking       one call: its life, what its body sees, its nested turns
+    _block _facts                 how the blocks open and are left; what is known of a turn
+    _routes _places _guests       from a tool to where its calls run; what the kernel opens
+    _attempt _view _parking       one call: its life, what its body sees, what is nested in it
     _outcome                      what a body came to, in the words of a result
-    _places _tools _schema        where a call runs; what a tool is; what it takes
+    _tools _schema                what a tool is; what it takes
     _limits _holds                capacity; work that goes on outside the loop
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
-    _context abc events           what tools see; the ports; what observers are told
+    _context abc events           what tools see; the ports; what is streamed and told
+    _history _stored _messages    a conversation, as JSON too
     _calls _errors                values, and the error tree
 
-Beside them, `turnscope.testing`: virtual time and checkers for tests of your own.
+Beside them, `turnscope.testing`: a scripted model, virtual time and checkers for tests of your own.
 """
 
+from ._agent import Agent as Agent
+from ._agent import RunContext as RunContext
+from ._budget import Budget as Budget
 from ._calls import Content as Content
 from ._calls import Status as Status
 from ._calls import ToolCall as ToolCall
@@ -24,21 +33,35 @@ from ._context import check_cancelled as check_cancelled
 from ._context import current_call as current_call
 from ._context import heartbeat as heartbeat
 from ._context import progress as progress
+from ._errors import BudgetExceeded as BudgetExceeded
 from ._errors import CallCancelled as CallCancelled
 from ._errors import CallError as CallError
 from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import InvalidArguments as InvalidArguments
 from ._errors import LimiterLeaked as LimiterLeaked
+from ._errors import ModelError as ModelError
 from ._errors import NotSerialisable as NotSerialisable
 from ._errors import NotStarted as NotStarted
+from ._errors import RunCancelled as RunCancelled
+from ._errors import ToolFailed as ToolFailed
 from ._errors import TurnscopeError as TurnscopeError
 from ._errors import UnknownTool as UnknownTool
 from ._errors import WorkerLost as WorkerLost
+from ._history import History as History
 from ._holds import Release as Release
 from ._kernel import Kernel as Kernel
 from ._kernel import KernelStatistics as KernelStatistics
 from ._limits import LimiterStatistics as LimiterStatistics
 from ._limits import Limits as Limits
+from ._messages import AssistantMessage as AssistantMessage
+from ._messages import Message as Message
+from ._messages import Reasoning as Reasoning
+from ._messages import ResultMessage as ResultMessage
+from ._messages import Usage as Usage
+from ._messages import UserMessage as UserMessage
+from ._once import run as run
+from ._run import Run as Run
+from ._run import RunResult as RunResult
 from ._tools import Tool as Tool
 from ._tools import tool as tool
 from ._turn import Turn as Turn

@@ -9,6 +9,7 @@ synchronous step: no number of cancellations can split it. Above: the turn.
 from __future__ import annotations
 
 import math
+from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,12 @@ from ._errors import LimiterLeaked, NotStarted
 from ._interrupt import PATIENCE
 from ._limits import Ticket
 from ._loop import cancelled_by_stranger, sent_by
-from ._parking import Parking
+from ._parking import Nested, Parking
+from ._places import Route, ToolRoute
 from ._view import View
 from .events import CallStarted
 
 if TYPE_CHECKING:
-    from ._places import Route
     from ._supervisor import Supervisor
     from ._tools import Tool
 
@@ -124,18 +125,8 @@ class Attempt(View):
         with loop.scope() as self.inner:
             if self.started_at is None:
                 self.started_at = loop.now()
-            if (context := self.route.parameters.context) is not None:
-                self.kwargs[context] = self
-            if self.facts.observed:
-                backend = self.route.place.name
-                turn.tell(
-                    CallStarted(
-                        index=self.index, call=self._call, backend=backend, **self.facts.event()
-                    )
-                )
             try:
-                body = self.route.place.backend.call(self.tool.body, self.kwargs, self)
-                value = await loop.drive(body, self)
+                value = await loop.drive(self.begin(turn), self)
             except BaseException as exc:
                 if self.dropped:
                     raise
@@ -145,6 +136,21 @@ class Attempt(View):
             self._settle(turn, _outcome.of_body(self, turn, value, error, now), now)
         finally:
             del error, turn  # a frame of the error's own traceback holds them: a cycle
+
+    def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
+        """Say that the body begins; returns it."""
+        route = self.route
+        assert isinstance(route, ToolRoute)  # because the one that is not overrides this
+        if (context := route.parameters.context) is not None:
+            self.kwargs[context] = self
+        if self.facts.observed:
+            backend = route.place.name
+            self.facts.tell(
+                CallStarted(
+                    index=self.index, call=self._call, backend=backend, **self.facts.event()
+                )
+            )
+        return route.backend.call(self.tool.body, self.kwargs, self)
 
     # The driver's questions.
 
@@ -266,10 +272,13 @@ class Attempt(View):
             # A block that was left open inside the body, in a generator that is kept, say.
             turn.adopt(self._parking.turns)
         try:
-            turn.settled(self, result, fatal=outcome.fatal)
+            self._hand_over(turn, result, outcome)
         finally:
             if not leaked:
                 self.ticket.drop()
+
+    def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
+        turn.settled(self, result, fatal=outcome.fatal)
 
     def _really_ended(self, error: BaseException | None, late: BaseException | None) -> None:
         """A leaked thread has ended: its slots are free, and what it raised is not lost."""
@@ -279,7 +288,7 @@ class Attempt(View):
 
     # Nested turns.
 
-    def host(self, nested: Supervisor) -> None:
+    def host(self, nested: Nested) -> None:
         """A turn opens inside the body."""
         if self._parking is None:
             self._parking = Parking(self.ticket)
@@ -287,7 +296,7 @@ class Attempt(View):
         if self.told and self.inner is not None:
             nested.ask(_outcome.PARENT_ENDS, self.inner.deadline)
 
-    async def unhost(self, nested: Supervisor) -> BaseException | None:
+    async def unhost(self, nested: Nested) -> BaseException | None:
         """A turn inside the body has ended; returns what its block is to raise.
 
         After the last, wait for the slots; a call that has been asked to end resumes without.

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -19,13 +19,23 @@ from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
 
 from . import _outcome
+from ._agent import Agent, Output
+from ._budget import Budget
+from ._calls import Content
+from ._conductor import Conductor
+from ._context import Deps
+from ._history import History
 from ._limits import Limiter, LimiterStatistics, Limits
 from ._loop import Host, Loop, join
-from ._places import Places, Route
+from ._models import Models
+from ._places import Route
+from ._prepare import prepare, seconds_of
+from ._routes import Offer, Routes
+from ._run import Run, RunResult
 from ._supervisor import Supervisor
-from ._tools import Tool, as_tool
-from ._turn import Turn, by_name
-from .abc import Backend, Observer
+from ._tools import Tool
+from ._turn import Turn
+from .abc import Backend, Model, Observer
 from .events import RunEvent
 
 logger: Final = logging.getLogger("turnscope")
@@ -35,8 +45,10 @@ logger: Final = logging.getLogger("turnscope")
 class KernelStatistics:
     """A look at a kernel: what is lent, and who waits."""
 
+    runs: int
+    """Runs that are under way."""
     turns: int
-    """Turns that are open."""
+    """Turns that are open, those of runs included."""
     limiters: Mapping[str, LimiterStatistics]
     """By name: "calls", "threads", "processes" and each group of ``Limits(groups=...)``."""
 
@@ -54,6 +66,7 @@ class Kernel:
     grace: seconds that an interrupted call has to clean up, one span for a whole tree of turns.
     backends: instances that stand in for, or add to, those found by entry points.
     observers: are told of every event.
+    model: stands in for every agent's, as the tests of a whole service want it.
 
     Leaving the block asks every turn that is open to end, joins it within grace, and closes the
     backends. On asyncio the block may be entered and left in different tasks, as fixtures and
@@ -67,6 +80,7 @@ class Kernel:
         grace: float = 1.0,
         backends: Iterable[Backend] = (),
         observers: Iterable[Observer] = (),
+        model: Model | str | None = None,
     ) -> None:
         if not 0 <= grace < math.inf:
             raise ValueError(f"Kernel(grace={grace!r}): grace is a span in seconds, 0 or more")
@@ -79,14 +93,10 @@ class Kernel:
         self._observed = bool(self._observers)
         """Whether anybody is told of events: without, none are made."""
         self._silenced: set[int] = set()
-        self._places = Places(backends)
-        self._calls = Limiter("calls", self.limits.calls)
-        self._of_backend = {
-            "thread": Limiter("threads", self.limits.threads),
-            "process": Limiter("processes", self.limits.processes),
-        }
-        self._groups = {name: Limiter(name, n) for name, n in self.limits.groups.items()}
+        self._routes = Routes(self.limits, backends)
+        self._models = Models(model)
         self._turns: dict[Supervisor, None] = {}
+        self._runs: dict[Conductor, None] = {}
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._state = "new"
@@ -150,44 +160,105 @@ class Kernel:
         run, two tools of one name, an unknown backend or limit group; RuntimeError if the kernel
         is not open.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"kernel.turn(timeout={timeout!r}): a span in seconds, 0 or more")
-        if deadline != deadline:
-            raise ValueError("kernel.turn(deadline=nan): a value of the event loop's clock")
+        seconds_of("kernel.turn", timeout, deadline)
         self._check_open("kernel.turn()")
-        named = by_name(as_tool(fn) for fn in tools)
-        routes = {name: self._route(tool) for name, tool in named.items()}
-        for route in routes.values():
-            if not route.place.ready:
-                route.place.open(self._host_group, self._all_left)
-        return Turn(self, named, routes, deps=deps, timeout=timeout, deadline=deadline)
+        return Turn(self, self._offer(tools), deps=deps, timeout=timeout, deadline=deadline)
+
+    async def run(
+        self,
+        agent: Agent[Deps, Output],
+        prompt: str | Sequence[Content] | None,
+        *,
+        deps: Deps | None = None,
+        history: History | None = None,
+        model: Model | str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        deadline: float = math.inf,
+        budget: Budget | None = None,
+    ) -> RunResult[Output]:
+        """Run *agent* on *prompt* until it answers.
+
+        As `start`, in one await: a cancellation of the caller ends the run, joins it within grace
+        and is raised again. Raises what `start` and `Run.wait` raise.
+        """
+        begin = prepare(
+            self,
+            agent,
+            prompt,
+            deps=deps,
+            history=history,
+            model=model,
+            settings=settings,
+            timeout=timeout,
+            deadline=deadline,
+            budget=budget,
+        )
+        async with Run[Output](begin, listen=False) as run:
+            return await run.wait()
+
+    def start(
+        self,
+        agent: Agent[Deps, Output],
+        prompt: str | Sequence[Content] | None,
+        *,
+        deps: Deps | None = None,
+        history: History | None = None,
+        model: Model | str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        deadline: float = math.inf,
+        budget: Budget | None = None,
+    ) -> Run[Output]:
+        """Make a run, to be entered with ``async with``, whose events can be read.
+
+        prompt: text, a sequence of Content, or None to go on from *history*.
+        deps: anything; tools get it as ``CallContext.deps``, instructions as ``RunContext.deps``.
+        history: the conversation so far, such as an earlier result's.
+        model: stands in for the kernel's, which stands in for the agent's.
+        settings: the provider's own options, over the agent's.
+        timeout: seconds from entering the block, after which the run is ended.
+        deadline: a value of the event loop's clock, for the same; the earlier one counts.
+        budget: in place of the agent's.
+
+        Raises TypeError or ValueError, before any work, for a prompt or a history that no model
+        takes, a missing or unknown model, and what `turn` refuses in tools; RuntimeError if the
+        kernel is not open.
+        """
+        begin = prepare(
+            self,
+            agent,
+            prompt,
+            deps=deps,
+            history=history,
+            model=model,
+            settings=settings,
+            timeout=timeout,
+            deadline=deadline,
+            budget=budget,
+        )
+        return Run[Output](begin, listen=True)
 
     def statistics(self) -> KernelStatistics:
         """Look at the kernel's turns and limiters, as they are now."""
-        limiters = (*self._groups.values(), *self._of_backend.values(), self._calls)
         return KernelStatistics(
-            turns=len(self._turns),
-            limiters={limiter.name: limiter.statistics() for limiter in limiters},
+            runs=len(self._runs), turns=len(self._turns), limiters=self._routes.statistics()
         )
 
-    def _route(self, tool: Tool[..., Any]) -> Route:
-        place = self._places.find(tool.backend)
-        place.check(tool)
-        limiters: list[Limiter] = []
-        if tool.limit is not None:
-            if tool.limit not in self._groups:
-                known = ", ".join(self._groups) or "none"
-                raise ValueError(
-                    f"tool {tool.name!r} counts in the limit group {tool.limit!r}, which this "
-                    f"kernel lacks (it has: {known}): add it to Kernel(limits=Limits(groups=...))"
-                )
-            limiters.append(self._groups[tool.limit])
-        if place.name in self._of_backend:
-            limiters.append(self._of_backend[place.name])
-        limiters.append(self._calls)
-        return Route(place, tuple(limiters), tool.parameters)
+    # What turns and runs ask of their kernel.
 
-    # What turns ask of their kernel.
+    def _offer(
+        self,
+        tools: Iterable[Tool[..., Any] | Callable[..., Any]],
+        cap: Limiter | None = None,
+    ) -> Offer:
+        """What a turn or a run with *tools* may call."""
+        return self._routes.offer(tools, self._host_group, self._all_left, cap)
+
+    def _way_to(self, model: Model) -> Route:
+        """The way of a request to *model*, whose opening begins if it needs one."""
+        guest = self._models.guest(model, self._host_group, self._all_left)
+        return self._routes.way_to(guest)
 
     def _check_open(self, what: str) -> None:
         """Raise RuntimeError unless *what* may be asked now, here."""
@@ -208,8 +279,21 @@ class Kernel:
 
     def _supervise(self, turn: Supervisor) -> None:
         """Take *turn* in: start its task in the kernel's task group."""
-        self._turns[turn] = None
+        self._took(turn)
         self._turn_group.start_soon(turn.run, name=f"turn {turn.facts.run_id}")
+
+    def _took(self, turn: Supervisor) -> None:
+        """Note *turn*, which has a task."""
+        self._turns[turn] = None
+
+    def _conduct(self, run: Conductor) -> None:
+        """Take *run* in: start its task in the kernel's task group."""
+        self._runs[run] = None
+        self._turn_group.start_soon(run.run, name=f"run {run.facts.run_id}")
+
+    def _run_left(self, run: Conductor) -> None:
+        """Told that nothing of *run* runs any more."""
+        self._runs.pop(run, None)
 
     def _left(self, turn: Supervisor) -> None:
         """Told that nothing of *turn* runs any more."""
@@ -240,9 +324,12 @@ class Kernel:
                 # A turn whose task was cancelled natively before its first step is still here.
                 for turn in tuple(self._turns):
                     turn.finish()
+                for run in tuple(self._runs):
+                    run.finish()
                 # Every turn has been joined: the backends have nothing left to run.
                 self._all_left.set()
-                self._places.give_up()
+                self._routes.give_up()
+                self._models.give_up()
 
     async def _until_closing(self) -> None:
         while not self._closing.is_set():
@@ -257,6 +344,8 @@ class Kernel:
     def _close(self) -> None:
         if self._state == "open":
             self._state = "closed"
+            for run in tuple(self._runs):
+                run.ask(_outcome.KERNEL_CLOSED)
             for turn in tuple(self._turns):
                 turn.ask(_outcome.KERNEL_CLOSED)
                 turn.close()

@@ -66,6 +66,8 @@ class Limits:
     """Calls in threads; a leaked thread counts until it really ends. 40 is AnyIO's default too."""
     processes: float = attrs.field(factory=_cpus, validator=_positive)
     """Calls in worker processes; by default one for each CPU that this process may use."""
+    model_requests: float = attrs.field(default=math.inf, validator=_positive)
+    """Requests to models, by all runs."""
     groups: Mapping[str, float] = attrs.field(factory=dict[str, float], validator=_groups)
     """Limits of your own, by name: ``{"db": 4}`` for tools with ``limit="db"``."""
     result_characters: float = attrs.field(default=100_000, validator=_positive)

@@ -46,6 +46,7 @@ class Cause:
 
 
 LEFT: Final = Cause(Status.CANCELLED, "its turn was left by an exception or a cancellation")
+RUN_LEFT: Final = Cause(Status.CANCELLED, "its run was left before it had come to its end")
 LOOP_ENDS: Final = Cause(Status.CANCELLED, "the event loop is ending")
 PARENT_ENDS: Final = Cause(Status.CANCELLED, "the call that it belongs to was interrupted")
 KERNEL_CLOSED: Final = Cause(Status.CANCELLED, "the kernel was closed")

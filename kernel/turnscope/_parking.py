@@ -8,7 +8,7 @@ one. Above: the attempt. Below: the ticket.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from anyio import Event
 
@@ -18,7 +18,21 @@ from ._loop import Loop, join
 
 if TYPE_CHECKING:
     from ._outcome import Cause
-    from ._supervisor import Supervisor
+
+
+class Nested(Protocol):
+    """A turn or a run inside a call's body."""
+
+    done: Event
+    """Set when nothing of it runs any more."""
+
+    def ask(self, cause: Cause, end: float = ...) -> None:
+        """End by *end*, a clock value, which only ever moves earlier."""
+        ...
+
+    def close(self) -> None:
+        """Told that its block is left."""
+        ...
 
 
 class Parking:
@@ -28,11 +42,11 @@ class Parking:
 
     def __init__(self, ticket: Ticket) -> None:
         self._ticket = ticket
-        self.turns: list[Supervisor] = []
+        self.turns: list[Nested] = []
         self._coming_back: Event | None = None
         self._refusal: LimiterLeaked | None = None
 
-    def park(self, nested: Supervisor) -> None:
+    def park(self, nested: Nested) -> None:
         """*nested* opens: with the first, give the slots back."""
         self.turns.append(nested)
         if self._coming_back is not None:

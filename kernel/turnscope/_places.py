@@ -1,8 +1,8 @@
 """Where calls run: backends found by name, checked before use, opened once, closed with the kernel.
 
 The kernel imports no backend. A name is looked for among the instances handed to the kernel, then
-among the entry points of the group ``turnscope.backends``. Each backend that is used is entered and
-left in one task of its own, because it may hold task groups. Above: the kernel. Below: the port.
+among the entry points of the group ``turnscope.backends``. Above: the routes. Below: the port, and
+`_guests`, which opens and closes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import attrs
-from anyio import CancelScope, Event
-from anyio.abc import TaskGroup
 
+from ._guests import Guest
 from ._limits import Limiter
 from ._tools import Tool
 from .abc import Backend
@@ -34,17 +33,12 @@ def _offered() -> dict[str, Callable[[], Callable[[], Backend]]]:
     return {point.name: point.load for point in entry_points(group=GROUP)}
 
 
-class Place:
+class Place(Guest):
     """One backend in one kernel, and whether it is open."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__(backend, backend.name)
         self.backend = backend
-        self.name = backend.name
-        self.ready = False
-        """Whether calls may go ahead; read on each call, so an attribute."""
-        self._error: BaseException | None = None
-        self._opening: Event | None = None
-        self._scope: CancelScope | None = None
         self._checked: WeakSet[Tool[..., Any]] = WeakSet()
 
     def check(self, tool: Tool[..., Any]) -> None:
@@ -57,48 +51,20 @@ class Place:
                 raise
             self._checked.add(tool)
 
-    def open(self, hosts: TaskGroup, closing: Event) -> None:
-        """Start to open the backend, if it is not open; it closes when *closing* is set."""
-        if not self.ready and self._opening is None:
-            self._opening = Event()
-            hosts.start_soon(self._host, self._opening, closing, name=f"backend {self.name}")
-
-    async def _host(self, opening: Event, closing: Event) -> None:
-        try:
-            with CancelScope() as self._scope:
-                async with self.backend:
-                    self.ready = True
-                    opening.set()
-                    await closing.wait()
-        except Exception as exc:
-            if self.ready:
-                raise
-            # The calls that wait for it say so; the next turn tries again.
-            self._error = exc
-        finally:
-            self.ready = False
-            self._opening = None
-            opening.set()
-
-    def give_up(self) -> None:
-        """Told that the kernel closes: stop opening, if that is still under way."""
-        if self._scope is not None and not self.ready:
-            self._scope.cancel()
-
-    async def opened(self) -> None:
-        """Wait until calls may go ahead; raises what the opening raised."""
-        if self._opening is not None:
-            await self._opening.wait()
-        if not self.ready:
-            raise self._error or RuntimeError(f"the backend {self.name!r} is closed")
-
 
 @attrs.frozen(eq=False)
 class Route:
-    """A tool's way in one kernel: its backend, the limiters to pass in their order, its check."""
+    """The way of a call in one kernel: what must be open, the limiters to pass in their order."""
 
-    place: Place
+    place: Guest
     limiters: tuple[Limiter, ...]
+
+
+@attrs.frozen(eq=False)
+class ToolRoute(Route):
+    """The way of a tool's calls: also where they run, and the check of their arguments."""
+
+    backend: Backend
     parameters: Parameters
 
 

@@ -12,6 +12,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
+import attrs
+
 from ._calls import Content, Status, ToolCall
 from ._messages import AssistantMessage, Message, Reasoning, ResultMessage, UserMessage
 
@@ -38,6 +40,26 @@ def _no_constant(name: str) -> object:
 def wrapped(text: str) -> str:
     """*text*, which is no JSON object, as one: providers refuse to be sent anything else."""
     return json.dumps({"INVALID_JSON": text[:_LONGEST_WRAPPED]}, ensure_ascii=False)
+
+
+def storable(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:
+    """*content* with its lone surrogates replaced: they are in no encoding, so in no request."""
+    if isinstance(content, str):
+        return _encodable(content)
+    return tuple(
+        part if part.text is None else attrs.evolve(part, text=_encodable(part.text))
+        for part in content
+    )
+
+
+def _encodable(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def encoded(messages: Iterable[Message]) -> str:

@@ -9,9 +9,8 @@ Above: `_turn`, the face that waits in the caller's task. Below: `_attempt`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
@@ -19,36 +18,14 @@ from . import _outcome
 from ._attempt import Attempt
 from ._calls import ToolCall, ToolResult
 from ._errors import LimiterLeaked, NotStarted
-from ._loop import Loop, Task
-from .events import CallReady, CallSettled, RunEvent, TurnFinished
+from ._loop import Task
+from ._parking import Nested
+from .events import CallReady, CallSettled, TurnFinished
 
 if TYPE_CHECKING:
+    from ._facts import TurnFacts
     from ._kernel import Kernel
     from ._outcome import Cause
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class TurnFacts:
-    """What the calls of a turn may know of it, also after they have ended."""
-
-    run_id: str
-    parents: tuple[str, ...]
-    number: int
-    deps: Any
-    deadline: float
-    """The earliest deadline that stood when the turn was opened, the caller's scopes included."""
-    loop: Loop
-    observed: bool
-    result_characters: float
-
-    def event(self) -> dict[str, Any]:
-        """What every event of the turn says."""
-        return {
-            "run_id": self.run_id,
-            "parents": self.parents,
-            "turn": self.number,
-            "time": self.loop.now(),
-        }
 
 
 class Supervisor:
@@ -57,7 +34,7 @@ class Supervisor:
     def __init__(
         self, kernel: Kernel, facts: TurnFacts, deadline: float, parent: Attempt | None
     ) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
         self.facts = facts
         self.parent = parent
         self.deadline = deadline
@@ -75,7 +52,7 @@ class Supervisor:
         self._unsettled: set[Attempt] = set()
         self._pending: list[Attempt] = []
         self._group: TaskGroup | None = None
-        self._orphans: list[Supervisor] = []
+        self._orphans: list[Nested] = []
         self._closed = False
         self._drained = Event()
 
@@ -86,7 +63,7 @@ class Supervisor:
         index = len(self.results)
         self.results.append(None)
         if self.facts.observed:
-            self._kernel._emit(CallReady(index=index, call=call, **self.facts.event()))
+            self.facts.tell(CallReady(index=index, call=call, **self.facts.event()))
         return index
 
     def take(self, attempt: Attempt) -> None:
@@ -161,10 +138,10 @@ class Supervisor:
         # Ctrl-C landed on asyncio may not have come to its end.
         for attempt in sorted(self._unsettled, key=lambda attempt: attempt.index):
             attempt.abandon()
-        self._kernel._left(self)
+        self.kernel._left(self)
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
-            self._kernel._emit(TurnFinished(results=results, **self.facts.event()))
+            self.facts.tell(TurnFinished(results=results, **self.facts.event()))
         self.done.set()
 
     def close(self) -> None:
@@ -227,13 +204,17 @@ class Supervisor:
 
     def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
         """Take the result of *attempt*. In one step."""
-        self._unsettled.discard(attempt)
         try:
             self.commit(attempt.index, result)
         finally:
-            if fatal is not None:
-                self.stop(fatal)
-            self._check_drained()
+            self.released(attempt, fatal)
+
+    def released(self, attempt: Attempt, fatal: BaseException | None) -> None:
+        """Told that *attempt* has come to its end. In one step."""
+        self._unsettled.discard(attempt)
+        if fatal is not None:
+            self.stop(fatal)
+        self._check_drained()
 
     def stop(self, fatal: BaseException) -> None:
         """Ask every call to end, and raise *fatal* in the caller after it."""
@@ -241,7 +222,7 @@ class Supervisor:
             self.fatal = fatal
         self.ask(_outcome.SIBLING_FAILED)
 
-    def adopt(self, nested: list[Supervisor]) -> None:
+    def adopt(self, nested: list[Nested]) -> None:
         """Take over turns whose call ended without leaving them: end them, and wait for them."""
         for turn in nested:
             turn.ask(_outcome.PARENT_ENDS)
@@ -253,8 +234,4 @@ class Supervisor:
         self.results[index] = result
         if self.facts.observed:
             event = CallSettled(index=index, call=result.call, result=result, **self.facts.event())
-            self._kernel._emit(event)
-
-    def tell(self, event: RunEvent) -> None:
-        """Tell the observers of a call's own event; to be asked only when there are any."""
-        self._kernel._emit(event)
+            self.facts.tell(event)

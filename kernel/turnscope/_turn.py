@@ -7,26 +7,18 @@ cancellations of the caller can tear what goes on in `_supervisor`. Above: the k
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from anyio import current_effective_deadline
-
 from . import _outcome
-from ._attempt import Attempt
+from ._block import facts_here, leave, parent_here
 from ._calls import Status, ToolCall, ToolResult
-from ._context import current
-from ._errors import InvalidArguments, LimiterLeaked, NotStarted, UnknownTool
-from ._loop import join
-from ._supervisor import Supervisor, TurnFacts
+from ._supervisor import Supervisor
 
 if TYPE_CHECKING:
     from ._kernel import Kernel
-    from ._places import Route
-    from ._tools import Tool
+    from ._routes import Offer
 
 
 class Turn:
@@ -51,16 +43,14 @@ class Turn:
     def __init__(
         self,
         kernel: Kernel,
-        tools: Mapping[str, Tool[..., Any]],
-        routes: Mapping[str, Route],
+        offer: Offer,
         *,
         deps: Any,
         timeout: float | None,
         deadline: float,
     ) -> None:
         self._kernel = kernel
-        self._tools = tools
-        self._routes = routes
+        self._offer = offer
         self._deps = deps
         self._timeout = timeout
         self._deadline = deadline
@@ -74,31 +64,11 @@ class Turn:
             raise RuntimeError("a turn is entered once; ask kernel.turn() for another")
         kernel = self._kernel
         kernel._check_open("kernel.turn()")
-        parent = current.get()
-        if (
-            not isinstance(parent, Attempt)
-            or parent.turn is None
-            # A tool in a thread may run an event loop of its own: that call waits for its thread.
-            or parent.facts.loop.token != kernel._loop.token
-        ):
-            parent = None
+        parent = parent_here(kernel)
         deadline = self._deadline
         if self._timeout is not None:
             deadline = min(deadline, kernel._loop.now() + self._timeout)
-        facts = TurnFacts(
-            run_id=kernel._new_id(),
-            parents=() if parent is None else (*parent.facts.parents, parent.facts.run_id),
-            number=0,
-            deps=self._deps,
-            deadline=min(
-                deadline,
-                current_effective_deadline(),
-                math.inf if parent is None else parent.deadline,
-            ),
-            loop=kernel._loop,
-            observed=kernel._observed,
-            result_characters=kernel.limits.result_characters,
-        )
+        facts = facts_here(kernel, parent, self._deps, deadline)
         self._supervisor = Supervisor(kernel, facts, deadline, parent)
         kernel._supervise(self._supervisor)
         if parent is not None:
@@ -118,24 +88,13 @@ class Turn:
         if exc is not None:
             ask()
         inside.close()
-        stopped = await join(self._kernel._loop, inside.done, ask, exc)
-        if inside.parent is not None:
-            parked = await inside.parent.unhost(inside)
-            if isinstance(parked, LimiterLeaked):
-                raise parked from stopped  # whatever else: the body must not work without a slot
-            stopped = stopped or parked
-        # Ctrl-C comes first, then the caller's cancellation, then a failure that ends the turn;
-        # the tools' own errors are on the results.
-        fatal = inside.fatal
         try:
-            if isinstance(fatal, KeyboardInterrupt):
-                raise fatal
-            if stopped is not None:
-                raise stopped
-            if fatal is not None and exc is None:
-                raise fatal
+            await leave(self._kernel, inside, inside.parent, ask=ask, raised=exc, fatal=self._fatal)
         finally:
-            del fatal, stopped, inside, ask  # this frame is in their tracebacks: a cycle
+            del inside, ask  # this frame is in the traceback of what it raises: a cycle
+
+    def _fatal(self) -> BaseException | None:
+        return None if self._supervisor is None else self._supervisor.fatal
 
     def submit(self, call: ToolCall, /) -> int:
         """Start *call* at once, or as soon as the limits let it; returns its index.
@@ -154,23 +113,7 @@ class Turn:
         inside = self._inside()
         if self._left:
             raise RuntimeError("this turn's block has ended; open another with kernel.turn()")
-        index = inside.ready(call)
-        tool = self._tools.get(call.name)
-        if inside.is_asked():
-            self._refuse(inside, index, call, Status.NOT_STARTED, inside.not_started())
-        elif tool is None:
-            unknown = UnknownTool(call.name, self._tools)
-            self._refuse(inside, index, call, Status.INVALID, unknown)
-        else:
-            try:
-                route = self._routes[tool.name]
-                kwargs = route.parameters.validate(tool.name, call.arguments)
-            except InvalidArguments as exc:
-                # Without its traceback, in which this frame holds what holds the result: a cycle.
-                self._refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
-            else:
-                inside.take(Attempt(inside, index, call, tool, route, kwargs))
-        return index
+        return self._offer.submit(inside, call)
 
     def cancel(self, reason: str = "the turn was cancelled") -> None:
         """Ask the calls to end, as leaving the block by an exception does; returns at once.
@@ -208,32 +151,3 @@ class Turn:
         if self._supervisor.done.is_set():
             raise RuntimeError("this turn has ended; open another with kernel.turn()")
         return self._supervisor
-
-    def _refuse(
-        self,
-        inside: Supervisor,
-        index: int,
-        call: ToolCall,
-        status: Status,
-        error: InvalidArguments | UnknownTool | NotStarted,
-    ) -> None:
-        """Settle a call that does not come as far as a body."""
-        route = self._routes.get(call.name)
-        result = ToolResult(
-            call=call,
-            status=status,
-            content=str(error),
-            error=error,
-            ended_at=inside.facts.loop.now(),
-            backend=None if route is None else route.place.name,
-        )
-        inside.commit(index, result)
-
-
-def by_name(tools: Iterable[Tool[..., Any]]) -> dict[str, Tool[..., Any]]:
-    """The tools of a turn by their names; raises ValueError if two share one."""
-    named: dict[str, Tool[..., Any]] = {}
-    for tool in tools:
-        if named.setdefault(tool.name, tool) is not tool:
-            raise ValueError(f"two tools are named {tool.name!r}: give one of them name=...")
-    return named

@@ -18,7 +18,8 @@ from ._holds import Holds, Release, post
 from .events import CallProgress
 
 if TYPE_CHECKING:
-    from ._supervisor import Supervisor, TurnFacts
+    from ._facts import TurnFacts
+    from ._supervisor import Supervisor
     from ._tools import Tool
 
 
@@ -107,6 +108,6 @@ class View(CallContext[Any]):
         self._beat()
         turn = self.turn
         if turn is not None and self.facts.observed:
-            turn.tell(
+            self.facts.tell(
                 CallProgress(index=self.index, call=self._call, value=value, **self.facts.event())
             )

@@ -1,9 +1,10 @@
-"""For the tests of those who use turnscope: virtual clocks, and checkers of what a turn must leave.
+"""For the tests of those who use turnscope: a scripted model, virtual clocks, checkers of promises.
 
-`virtual_time` makes hours of sleeping pass in milliseconds, on asyncio and trio, without jumping
-over a thread or a process that is at work. `nothing_left` and `check_results` state two of the
-kernel's promises, so that a test can hold its own tools to them. Above: tests. Below: `_checkers`,
-and `_holds` for the count of real work. It runs no turn and knows nothing of kernels.
+`ScriptedModel` answers as it is told, without a network. `virtual_time` makes hours of sleeping
+pass in milliseconds, on asyncio and trio, without jumping over a thread or a process that is at
+work. `nothing_left` and `check_results` state two of the kernel's promises, so that a test can hold
+its own tools to them. Above: tests. Below: `_scripted`, `_checkers`, and `_holds` for the count of
+real work. It runs no turn and knows nothing of kernels.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ from anyio import CapacityLimiter, to_process
 
 from ._checkers import awaits, check_results, has_job, nothing_left
 from ._holds import outstanding
+from ._scripted import ScriptedModel, Stream
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-__all__ = ["VirtualTime", "check_results", "nothing_left", "virtual_time"]
+__all__ = [
+    "ScriptedModel",
+    "Stream",
+    "VirtualTime",
+    "check_results",
+    "nothing_left",
+    "virtual_time",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -117,10 +117,10 @@ async def test_statistics_tell_what_is_lent_and_who_waits() -> None:
 
 @in_a_loop
 async def test_statistics_name_every_limiter_with_its_capacity() -> None:
-    limits = Limits(calls=7, threads=6, processes=5, groups={"db": 4})
+    limits = Limits(calls=7, threads=6, processes=5, model_requests=3, groups={"db": 4})
     async with a_kernel(limits=limits) as kernel:
         seen = {name: each.capacity for name, each in kernel.statistics().limiters.items()}
-    assert seen == {"db": 4, "threads": 6, "processes": 5, "calls": 7}
+    assert seen == {"db": 4, "threads": 6, "processes": 5, "calls": 7, "model_requests": 3}
 
 
 # Groups, and the order in which limiters are passed

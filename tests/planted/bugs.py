@@ -40,12 +40,13 @@ from tests.support import Loop
 from turnscope import (
     Status,
     _attempt,
+    _block,
     _kernel,
     _limits,
     _outcome,
     _parking,
+    _routes,
     _supervisor,
-    _turn,
     _view,
 )
 
@@ -148,7 +149,7 @@ def the_join_waits_under_a_shield_in_the_callers_task(patch: pytest.MonkeyPatch)
             return exc
         return None
 
-    patch.setattr(_turn, "join", join)
+    patch.setattr(_block, "join", join)
 
 
 DEAF = Batch(plans=(ThreadPlan("deaf", LONG),) * 2, threads=1, ask=True)
@@ -202,7 +203,7 @@ def the_join_catches_only_the_cancelled_class(patch: pytest.MonkeyPatch) -> None
                 ask()
         return None if isinstance(raised, loop.cancelled) else first
 
-    patch.setattr(_turn, "join", join)
+    patch.setattr(_block, "join", join)
 
 
 @planted(bounded_cancel, plans(swallow=3))
@@ -229,12 +230,12 @@ def the_interrupt_comes_at_every_await(patch: pytest.MonkeyPatch) -> None:
 
 @planted(bounded_cancel, plans(caller=("move_on_after",)))
 def the_callers_cancellation_is_swallowed_after_the_join(patch: pytest.MonkeyPatch) -> None:
-    joined = _turn.join
+    joined = _block.join
 
     async def join(loop: Any, done: Any, ask: Any, raised: Any) -> None:
         await joined(loop, done, ask, raised)
 
-    patch.setattr(_turn, "join", join)
+    patch.setattr(_block, "join", join)
 
 
 @planted(bounded_cancel, plans(caller=("move_on_after",)))
@@ -278,13 +279,13 @@ def the_last_to_wait_goes_first(patch: pytest.MonkeyPatch) -> None:
 
 @planted(queues_are_as_foretold, plans(**CALM, limits=GROUPS, calls=8, depth=0, steps=1))
 def calls_is_the_first_limiter(patch: pytest.MonkeyPatch) -> None:
-    route = _kernel.Kernel._route
+    route = _routes.Routes._route
 
-    def calls_first(self: Any, tool: Any) -> Any:
-        way = route(self, tool)
+    def calls_first(self: Any, tool: Any, cap: Any) -> Any:
+        way = route(self, tool, cap)
         return attrs.evolve(way, limiters=way.limiters[::-1])
 
-    patch.setattr(_kernel.Kernel, "_route", calls_first)
+    patch.setattr(_routes.Routes, "_route", calls_first)
 
 
 @planted(limits_hold, plans(**WAITING))

@@ -1,0 +1,110 @@
+"""Agent: a frozen value that says how to answer a prompt. It runs nothing.
+
+Above: the run. Below: tools, budgets, and the port of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Generic, TypeAlias
+
+import attrs
+from typing_extensions import TypeVar  # defaults of type variables came with 3.13
+
+from ._block import kernel_here
+from ._budget import Budget
+from ._context import CallContext, Deps
+from ._history import History
+from ._tools import Tool, as_tool
+from .abc import Model
+
+Output = TypeVar("Output", default=str)
+
+
+@attrs.frozen(kw_only=True)
+class RunContext(Generic[Deps]):
+    """What instructions may depend on: one turn of one run, before its request."""
+
+    deps: Deps
+    """What was given to ``kernel.run(agent, prompt, deps=...)``."""
+    run_id: str
+    turn: int
+    """Which turn of the run, from 0."""
+    history: History
+    """What will be sent."""
+    deadline: float
+    """When the run will be ended: seconds on the event loop's clock, or ``math.inf``."""
+
+
+Instructions: TypeAlias = "str | Callable[[RunContext[Any]], str | Awaitable[str]] | None"
+
+
+def _tools(tools: Iterable[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[..., Any], ...]:
+    made = tuple(as_tool(fn) for fn in tools)
+    names = [tool.name for tool in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two tools are named {name!r}: give one of them name=...")
+    return made
+
+
+def _model(_agent: Agent[Any, Any], _attribute: object, model: object) -> None:
+    if model is not None and not isinstance(model, (str, Model)):
+        raise TypeError(
+            f"Agent(model={model!r}): a model is an object with stream(request), as in "
+            'turnscope.abc.Model, or a text like "openai:NAME"'
+        )
+
+
+def _cap(_agent: Agent[Any, Any], _attribute: object, value: float) -> None:
+    if value != math.inf and (value != int(value) or value < 1):
+        raise ValueError(
+            f"Agent(max_parallel_calls={value!r}): a whole number from 1 up, or math.inf"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Agent(Generic[Deps, Output]):
+    """A model, its tools and its policies: what ``kernel.run(agent, prompt)`` runs.
+
+    ::
+
+        agent = Agent(model=OpenAIChat("gpt-5"), tools=[weather], instructions="Be brief.")
+
+    A frozen value, to be made once and used by any number of runs, kernels and threads. Raises
+    TypeError or ValueError for what cannot work.
+    """
+
+    model: Model | str | None = attrs.field(default=None, validator=_model)
+    """The object, or "API:NAME", such as "openai:gpt-5", by the entry points of
+    ``turnscope.models``; None if every run or kernel brings its own."""
+    tools: tuple[Tool[..., Any], ...] = attrs.field(default=(), converter=_tools)
+    """Tools, or plain functions, which become Tools with the default options."""
+    instructions: Instructions = None
+    """Text, or a function, async or not, of the `RunContext`, asked before each request."""
+    settings: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    """The provider's own options, passed through."""
+    max_parallel_calls: float = attrs.field(default=math.inf, validator=_cap)
+    """How many calls of one run may work at once; the others wait, first in, first out."""
+    parallel_tool_calls: bool = True
+    """False tells the model to ask for one call at a time; if it asks for more all the same, they
+    run one after the other, in call order."""
+    budget: Budget = attrs.field(factory=Budget)
+
+    def replace(self, **changes: Any) -> Agent[Deps, Output]:
+        """A copy with *changes*, by the names of the fields."""
+        return attrs.evolve(self, **changes)
+
+    def as_tool(self, name: str, description: str, **options: Any) -> Tool[..., Any]:
+        """A tool whose calls run this agent: its one parameter is ``prompt``.
+
+        Its run is nested in the call: it gets the call's ``deps``, ends with it, shares its grace,
+        and spends the budget of the run that called. *options* are those of `tool`.
+        """
+
+        async def ask(prompt: str, context: CallContext[Any]) -> Any:
+            result = await kernel_here().run(self, prompt, deps=context.deps)
+            return result.output
+
+        return Tool(ask, name=name, description=description, **options)

@@ -1,0 +1,99 @@
+"""The blocks in the caller's task: what one finds when it opens, and how it is left.
+
+Above: the faces, `_turn` and `_run`, which are such blocks. Below: the attempt in whose body a
+block may stand; and the join.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from anyio import current_effective_deadline
+
+from ._attempt import Attempt
+from ._context import current
+from ._errors import LimiterLeaked
+from ._facts import TurnFacts
+from ._loop import join
+from ._parking import Nested
+
+if TYPE_CHECKING:
+    from ._kernel import Kernel
+
+
+def facts_here(kernel: Kernel, parent: Attempt | None, deps: Any, deadline: float) -> TurnFacts:
+    """The facts of what opens here, in *parent*'s body if there is one, with its own *deadline*."""
+    above = None if parent is None else parent.facts
+    return TurnFacts(
+        run_id=kernel._new_id(),
+        parents=() if above is None else (*above.parents, above.run_id),
+        number=0,
+        deps=deps,
+        deadline=min(
+            deadline,
+            current_effective_deadline(),
+            math.inf if parent is None else parent.deadline,
+        ),
+        loop=kernel._loop,
+        observed=kernel._observed if above is None else above.observed,
+        tell=kernel._emit if above is None else above.tell,
+        result_characters=kernel.limits.result_characters,
+        ledger=None if above is None else above.ledger,
+    )
+
+
+def parent_here(kernel: Kernel) -> Attempt | None:
+    """The call in whose body this is, if it is one of *kernel*'s event loop and has not ended."""
+    call = current.get()
+    if (
+        not isinstance(call, Attempt)
+        or call.turn is None
+        # A tool in a thread may run an event loop of its own: that call waits for its thread.
+        or call.facts.loop.token != kernel._loop.token
+    ):
+        return None
+    return call
+
+
+def kernel_here() -> Kernel:
+    """The kernel that runs the call in whose body this is; raises RuntimeError outside of any."""
+    call = current.get()
+    if not isinstance(call, Attempt) or call.turn is None:
+        raise RuntimeError(
+            "an agent's tool runs in a call of a kernel; elsewhere, use kernel.run(agent, prompt)"
+        )
+    return call.turn.kernel
+
+
+async def leave(
+    kernel: Kernel,
+    inside: Nested,
+    parent: Attempt | None,
+    *,
+    ask: Callable[[], None],
+    raised: BaseException | None,
+    fatal: Callable[[], BaseException | None],
+) -> None:
+    """Join *inside*, have *parent* work again, and raise what comes first, if anything does.
+
+    Ctrl-C comes first, then the caller's cancellation, then, if the block has *raised* nothing,
+    what was *fatal* inside.
+    """
+    stopped = await join(kernel._loop, inside.done, ask, raised)
+    if parent is not None:
+        parked = await parent.unhost(inside)
+        if isinstance(parked, LimiterLeaked):
+            raise parked from stopped  # whatever else: the body must not work without a slot
+        stopped = stopped or parked
+    failed = fatal()
+    try:
+        if isinstance(failed, KeyboardInterrupt):
+            raise failed
+        if stopped is not None:
+            raise stopped
+        if failed is not None and raised is None:
+            raise failed
+    finally:
+        del failed, stopped, inside, ask, fatal  # this frame is in their tracebacks: a cycle

@@ -1,0 +1,275 @@
+"""What a run does: turn after turn, until the model answers without calls, or something ends it.
+
+One task in the kernel's task group is the supervisor of each turn of its run, one after the other.
+History grows by whole turns, in one synchronous step, when every call of the turn has settled: so
+whenever control leaves, it is one that a provider accepts. Above: `_run`, the face that waits in
+the caller's task. Below: the request and the supervisor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from anyio import Event
+
+from . import _outcome
+from ._assemble import Response
+from ._budget import Ledger
+from ._calls import Status, ToolCall
+from ._errors import (
+    BudgetExceeded,
+    DeadlineExceeded,
+    InvalidArguments,
+    ModelError,
+    NotStarted,
+    RunCancelled,
+    ToolFailed,
+    TurnscopeError,
+)
+from ._history import History
+from ._messages import Message, ResultMessage
+from ._request import Request
+from ._stored import is_object, storable
+from ._supervisor import Supervisor
+from .events import FinishReason, ModelAnswered, RunFinished, RunStarted
+
+if TYPE_CHECKING:
+    from ._agent import Agent
+    from ._attempt import Attempt
+    from ._facts import TurnFacts
+    from ._feed import Feed
+    from ._kernel import Kernel
+    from ._outcome import Cause
+    from ._places import Route
+    from ._routes import Offer
+    from .abc import Model
+
+
+class Conductor:
+    """The inside of one run, from the entry of its block until `done`."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        agent: Agent[Any, Any],
+        model: Model,
+        way: Route,
+        offer: Offer,
+        *,
+        facts: TurnFacts,
+        history: History,
+        settings: Mapping[str, Any],
+        deadline: float,
+        ledger: Ledger,
+        seconds: float,
+        parent: Attempt | None,
+        feed: Feed | None,
+    ) -> None:
+        self.kernel = kernel
+        self.agent = agent
+        self.model = model
+        self._way = way
+        self._offer = offer
+        self.facts = facts
+        self.history = history
+        self.settings = settings
+        self.deadline = deadline
+        self.ledger = ledger
+        self._seconds = seconds
+        """The budget's, if it is they that set the deadline; else infinite."""
+        self.parent = parent
+        self._feed = feed
+        self._context = copy_context()
+        self.turns = 0
+        """Responses that are complete."""
+        self.output: str | None = None
+        self.reason: FinishReason = "stop"
+        self.error: BaseException | None = None
+        """What the run raises."""
+        self.done = Event()
+        self._cause: Cause | None = None
+        self._end = math.inf
+        self._turn: Supervisor | None = None
+        self._response: Response | None = None
+        self._spent: BudgetExceeded | None = None
+
+    # The task.
+
+    async def run(self) -> None:
+        """Be the task of the run, and the supervisor of each of its turns."""
+        if self.facts.observed:
+            self.facts.tell(RunStarted(**self.facts.event()))
+        try:
+            while (turn := self._next_turn()) is not None:
+                await turn.run()
+                self._commit(turn)
+        except Exception as exc:
+            self.error = exc  # of no tool and no model: a mistake of ours, which must not hang
+        except BaseException as exc:
+            self.error = self.error or exc  # Ctrl-C between two statements
+            raise
+        finally:
+            self.finish()
+
+    def _next_turn(self) -> Supervisor | None:
+        if self.error is not None or self.output is not None or self._cause is not None:
+            return None
+        if self.facts.loop.now() >= self.deadline:
+            self.error = self._out_of_time()
+            return None
+        spent = self.ledger.spend_turn()
+        if spent is not None:
+            self.error = spent
+            return None
+        facts = self.facts if self.turns == 0 else attrs.evolve(self.facts, number=self.turns)
+        self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
+        self.kernel._took(turn)
+        self._context.run(self._send, turn)
+        return turn
+
+    def _send(self, turn: Supervisor) -> None:
+        turn.take(Request(turn, self, self._way))
+
+    def answered(
+        self, turn: Supervisor, response: Response | None, error: BaseException | None
+    ) -> None:
+        """Told what the request of *turn* came to: submit its calls. In one step."""
+        if response is not None:
+            self._response = response
+            self.ledger.add(response.usage)
+            if turn.facts.observed:
+                turn.facts.tell(
+                    ModelAnswered(
+                        message=response.message,
+                        reason=response.reason,
+                        usage=response.usage,
+                        **turn.facts.event(),
+                    )
+                )
+            self._context.run(self._submit, turn, response)
+        elif not turn.is_asked():
+            self.error = _model_error(error)
+        turn.close()
+
+    def _submit(self, turn: Supervisor, response: Response) -> None:
+        overspent = self.ledger.overspent() if response.calls else None
+        for call in response.calls:
+            spent = overspent or (None if turn.is_asked() else self.ledger.spend_call())
+            if spent is not None:
+                self._spent = spent
+                self._refuse(turn, call, Status.NOT_STARTED, NotStarted(str(spent)))
+            elif response.reason == "length" and not is_object(call.arguments):
+                cut = ["your answer was cut at the limit of tokens before they were complete"]
+                self._refuse(turn, call, Status.INVALID, InvalidArguments(call.name, cut))
+            else:
+                self._offer.submit(turn, call)
+
+    def _refuse(
+        self,
+        turn: Supervisor,
+        call: ToolCall,
+        status: Status,
+        error: NotStarted | InvalidArguments,
+    ) -> None:
+        self._offer.refuse(turn, turn.ready(call), call, status, error)
+
+    # The end of a turn.
+
+    def _commit(self, turn: Supervisor) -> None:
+        """Put the turn into history, whole; then see whether there is to be another."""
+        response, self._response, self._turn = self._response, None, None
+        if response is not None:
+            self.turns += 1
+            messages: list[Message] = []
+            if response.message.text or response.message.calls:
+                messages.append(response.message)
+            for call, result in zip(response.message.calls, turn.results, strict=True):
+                assert result is not None  # because the turn has ended
+                messages.append(
+                    ResultMessage(
+                        id=call.id,
+                        name=call.name,
+                        status=result.status,
+                        content=storable(result.content),
+                    )
+                )
+            self.history = self.history.grown(messages)
+        if turn.fatal is not None:
+            self.error = self._fatal(turn, turn.fatal)
+        elif turn.asked and self._cause is None:
+            self.error = self._out_of_time()
+        elif self._spent is not None:
+            self.error = self._spent
+        elif response is not None and not response.calls and not turn.asked:
+            self.output, self.reason = response.message.text, response.reason
+
+    def _fatal(self, turn: Supervisor, fatal: BaseException) -> BaseException:
+        if isinstance(fatal, KeyboardInterrupt):
+            return fatal
+        for result in turn.results:
+            if result is not None and result.error is fatal:
+                failed = ToolFailed(result)
+                failed.__cause__ = fatal
+                return failed
+        return fatal
+
+    def _out_of_time(self) -> TurnscopeError:
+        if self._seconds != math.inf:
+            return BudgetExceeded("seconds", self._seconds)
+        return DeadlineExceeded("the run was ended by its deadline")
+
+    def finish(self) -> None:
+        """Nothing of the run runs any more: say so."""
+        if self.done.is_set():
+            return
+        if self._turn is not None:  # the task ended within it: cancelled before its first step
+            self._turn.finish()
+            self._turn = None
+        if self.output is None and self.error is None:
+            reason = "the event loop is ending" if self._cause is None else self._cause.reason
+            self.error = RunCancelled(reason)
+        if isinstance(self.error, TurnscopeError):
+            self.error.history = self.history
+        self.kernel._run_left(self)
+        if self.facts.observed:
+            self.facts.tell(
+                RunFinished(
+                    output=self.output,
+                    usage=self.ledger.usage,
+                    error=self.error,
+                    **attrs.evolve(self.facts, number=max(0, self.turns - 1)).event(),
+                )
+            )
+        if self._feed is not None:
+            self._feed.close()
+        self.done.set()
+
+    # What the face, the kernel and the call above ask of it.
+
+    def ask(self, cause: Cause, end: float = math.inf) -> None:
+        """End the run by *end*, a clock value, and at most ``grace`` from now."""
+        if self._cause is None:
+            self._cause = cause
+        self._end = min(self._end, end)
+        if self._turn is not None:
+            self._turn.ask(cause, self._end)
+
+    def close(self) -> None:
+        """Told that the block is left; a run has no calls to wait for that are not its own."""
+
+
+def _model_error(error: BaseException | None) -> BaseException:
+    """What a failed request raises out of its run."""
+    if isinstance(error, NotStarted) and error.__cause__ is not None:
+        error = error.__cause__  # its client could not be opened
+    if error is None:
+        return ModelError("the model gave no response")
+    if isinstance(error, (TurnscopeError, KeyboardInterrupt)):
+        return error
+    failed = ModelError(f"the model failed: {_outcome.described(error)}")
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,45 @@
+"""What is known of a turn from the moment that its block is opened.
+
+Above: the supervisor and its calls; `_block` makes them. Below: the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from ._budget import Ledger
+    from ._loop import Loop
+    from .events import RunEvent
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TurnFacts:
+    """What the calls of a turn may know of it, also after they have ended."""
+
+    run_id: str
+    parents: tuple[str, ...]
+    number: int
+    deps: Any
+    deadline: float
+    """The earliest deadline that stood when the block was opened, the caller's scopes included."""
+    loop: Loop
+    observed: bool
+    """Whether anybody is told of events: without, none are made."""
+    tell: Callable[[RunEvent], None]
+    """Tells all who are."""
+    result_characters: float
+    ledger: Ledger | None
+    """Of the innermost run, if there is one: what runs in the calls spend too."""
+
+    def event(self) -> dict[str, Any]:
+        """What every event of the turn says."""
+        return {
+            "run_id": self.run_id,
+            "parents": self.parents,
+            "turn": self.number,
+            "time": self.loop.now(),
+        }

@@ -1,0 +1,85 @@
+"""Which model answers, and its opening: found by name or handed in, opened once for a kernel.
+
+Above: the kernel. Below: the port, and `_guests`, which opens and closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
+from typing import Any, Final
+
+from anyio import Event
+from anyio.abc import TaskGroup
+
+from ._guests import Guest
+from .abc import Model
+
+GROUP: Final = "turnscope.models"
+_NEEDS_NONE: Final = Guest(None, "model")
+
+
+@lru_cache(maxsize=1)
+def _offered() -> dict[str, Callable[[], Callable[[str], Model]]]:
+    from importlib.metadata import entry_points  # here, as in `_places`: it takes 25 ms
+
+    return {point.name: point.load for point in entry_points(group=GROUP)}
+
+
+class Models:
+    """The models of one kernel: those made of names, and those that are open."""
+
+    def __init__(self, standing_in: Model | str | None) -> None:
+        self._standing_in = standing_in
+        self._named: dict[str, Model] = {}
+        self._guests: dict[int, tuple[Model, Guest]] = {}
+
+    def find(self, of_run: Model | str | None, of_agent: Model | str | None) -> Model:
+        """The model of a run: its own, or the kernel's, or the agent's, in this order.
+
+        Raises ValueError if there is none, or none of that name; TypeError if it is no model.
+        """
+        model = of_run or self._standing_in or of_agent
+        if model is None:
+            raise ValueError(
+                "this agent has no model: give it one, Agent(model=...), or the run, "
+                "kernel.run(agent, prompt, model=...)"
+            )
+        if isinstance(model, str):
+            return self._by_name(model)
+        if not isinstance(model, Model):
+            raise TypeError(f"{model!r} is no model: turnscope.abc.Model has stream(request)")
+        return model
+
+    def _by_name(self, text: str) -> Model:
+        model = self._named.get(text)
+        if model is None:
+            api, colon, name = text.partition(":")
+            make = _offered().get(api)
+            if not colon or not name or make is None:
+                known = ", ".join(f"{api}:NAME" for api in sorted(_offered())) or "none"
+                raise ValueError(
+                    f"no model is named {text!r} (there are: {known}): hand in an object, or "
+                    "install the package that offers it"
+                )
+            model = self._named[text] = make()(name)
+        return model
+
+    def guest(self, model: Model, hosts: TaskGroup, closing: Event) -> Guest:
+        """The opening of *model*, under way if it needs one."""
+        if not isinstance(model, AbstractAsyncContextManager):
+            return _NEEDS_NONE
+        known = self._guests.get(id(model))
+        if known is None:
+            manager: AbstractAsyncContextManager[Any, Any] = model
+            # The model is kept with it, so that its id stays its own.
+            known = self._guests[id(model)] = (model, Guest(manager, type(model).__name__))
+        guest = known[1]
+        guest.open(hosts, closing)
+        return guest
+
+    def give_up(self) -> None:
+        """Told that the kernel closes: stop opening what nobody will use."""
+        for _, guest in self._guests.values():
+            guest.give_up()

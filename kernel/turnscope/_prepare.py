@@ -1,0 +1,131 @@
+"""A run before it begins: what was asked is checked here, before any work and any request.
+
+Above: the kernel. Below: the conductor, which is made when the run's block is entered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._agent import Agent
+from ._block import facts_here, parent_here
+from ._budget import Budget, Ledger
+from ._calls import Content
+from ._conductor import Conductor
+from ._feed import Feed
+from ._history import History
+from ._limits import Limiter
+from ._messages import AssistantMessage, user_message
+from .events import RunEvent
+
+if TYPE_CHECKING:
+    from ._kernel import Kernel
+    from .abc import Model
+
+
+def seconds_of(what: str, timeout: float | None, deadline: float) -> None:
+    """Raise ValueError for a *timeout* or *deadline* that is none."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"{what}(timeout={timeout!r}): a span in seconds, 0 or more")
+    if deadline != deadline:
+        raise ValueError(f"{what}(deadline=nan): a value of the event loop's clock")
+
+
+def first_history(prompt: str | Sequence[Content] | None, history: History | None) -> History:
+    """What the first request sends; raises TypeError or ValueError for what no model takes."""
+    if history is None:
+        history = History()
+    elif not isinstance(history, History):
+        raise TypeError(
+            f"history= is a History, not {type(history).__name__}: History(messages) makes one"
+        )
+    if prompt is not None:
+        return history.grown([user_message(prompt)])
+    if not history:
+        raise ValueError("there is nothing to answer: give a prompt, or a history to go on from")
+    if isinstance(history[-1], AssistantMessage):
+        raise ValueError(
+            "this history ends with the model's answer: give a prompt; None is for one that ends "
+            "with a prompt or with results"
+        )
+    return history
+
+
+def prepare(
+    kernel: Kernel,
+    agent: Agent[Any, Any],
+    prompt: str | Sequence[Content] | None,
+    *,
+    deps: Any,
+    history: History | None,
+    model: Model | str | None,
+    settings: Mapping[str, Any] | None,
+    timeout: float | None,
+    deadline: float,
+    budget: Budget | None,
+) -> Callable[[Feed | None], Conductor]:
+    """Check a run; what is returned begins it, in the current task, with a feed for its reader."""
+    if not isinstance(agent, Agent):
+        raise TypeError(f"a run is of an Agent, not of {type(agent).__name__}")
+    seconds_of("kernel.run", timeout, deadline)
+    kernel._check_open("kernel.run()")
+    first = first_history(prompt, history)
+    found = kernel._models.find(model, agent.model)
+    cap = agent.max_parallel_calls if agent.parallel_tool_calls else 1
+    offer = kernel._offer(
+        agent.tools, None if cap == math.inf else Limiter("max_parallel_calls", cap)
+    )
+    way = kernel._way_to(found)
+    given = agent.budget if budget is None else budget
+    merged = {**agent.settings, **(settings or {})}
+
+    def begin(feed: Feed | None) -> Conductor:
+        kernel._check_open("kernel.run()")
+        parent = parent_here(kernel)
+        now = kernel._loop.now()
+        own = deadline if timeout is None else min(deadline, now + timeout)
+        end = min(own, now + given.seconds)
+        facts = facts_here(kernel, parent, deps, end)
+        ledger = Ledger(given, facts.ledger)
+        facts = attrs.evolve(facts, ledger=ledger)
+        if feed is not None:
+            facts = attrs.evolve(facts, observed=True, tell=_both(feed, facts.observed, facts.tell))
+        inside = Conductor(
+            kernel,
+            agent,
+            found,
+            way,
+            offer,
+            facts=facts,
+            history=first,
+            settings=merged,
+            deadline=end,
+            ledger=ledger,
+            seconds=given.seconds if end < own else math.inf,
+            parent=parent,
+            feed=feed,
+        )
+        kernel._conduct(inside)
+        if parent is not None:
+            parent.host(inside)
+        return inside
+
+    return begin
+
+
+def _both(
+    feed: Feed, observed: bool, above: Callable[[RunEvent], None]
+) -> Callable[[RunEvent], None]:
+    """Tell the reader of a run, and those who are told anyway."""
+    if not observed:
+        return feed.put
+
+    def tell(event: RunEvent) -> None:
+        feed.put(event)
+        above(event)
+
+    return tell

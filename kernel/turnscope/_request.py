@@ -1,0 +1,103 @@
+"""One model request: an attempt whose body reads the response, and whose result is a response.
+
+So all that is promised of a call holds for it too: it waits at its limiter without a task, gets one
+interrupt at the ask, and its adapter may clean up within grace. Above: the conductor. Below: the
+attempt and the assembler.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from . import _outcome
+from ._agent import RunContext
+from ._assemble import Assembler, Response
+from ._attempt import Attempt
+from ._calls import ToolCall, ToolResult
+from ._places import Route
+from ._tools import Tool
+from .abc import ModelRequest
+from .events import (
+    ModelEvent,
+    ModelStarted,
+    ReasoningDelta,
+    ReasoningStreamed,
+    TextDelta,
+    TextStreamed,
+)
+
+if TYPE_CHECKING:
+    from ._conductor import Conductor
+    from ._supervisor import Supervisor
+
+_CALL: Final = ToolCall("", "model_request")
+
+
+@lru_cache(maxsize=1)
+def _tool() -> Tool[..., Any]:
+    # Late, as all that needs a schema: pydantic takes as long to import as all the rest.
+    async def model_request() -> None: ...
+
+    return Tool(model_request)
+
+
+class Request(Attempt):
+    """The request of one turn; what it came to is in ``response``, if it came to an end."""
+
+    __slots__ = ("_conductor", "response")
+
+    def __init__(self, turn: Supervisor, conductor: Conductor, route: Route) -> None:
+        super().__init__(turn, -1, _CALL, _tool(), route, {})
+        self._conductor = conductor
+        self.response: Response | None = None
+
+    def begin(self, turn: Supervisor) -> Coroutine[Any, Any, None]:
+        if self.facts.observed:
+            self.facts.tell(ModelStarted(**self.facts.event()))
+        return self._read()
+
+    async def _read(self) -> None:
+        conductor = self._conductor
+        assembler = Assembler()
+        async with conductor.model.stream(await self._asked()) as events:
+            async for event in events:
+                assembler.feed(event)
+                if self.facts.observed:
+                    self._show(event)
+        self.response = assembler.finish(conductor.history.knows)
+
+    async def _asked(self) -> ModelRequest:
+        conductor, facts = self._conductor, self.facts
+        agent, instructions = conductor.agent, conductor.agent.instructions
+        if callable(instructions):
+            said = instructions(
+                RunContext(
+                    deps=facts.deps,
+                    run_id=facts.run_id,
+                    turn=facts.number,
+                    history=conductor.history,
+                    deadline=facts.deadline,
+                )
+            )
+            instructions = await said if inspect.isawaitable(said) else said
+        return ModelRequest(
+            history=conductor.history,
+            instructions=instructions,
+            tools=agent.tools,
+            parallel_tool_calls=agent.parallel_tool_calls,
+            settings=conductor.settings,
+        )
+
+    def _show(self, event: ModelEvent) -> None:
+        if isinstance(event, TextDelta) and event.text:
+            self.facts.tell(TextStreamed(text=event.text, **self.facts.event()))
+        elif isinstance(event, ReasoningDelta) and event.text:
+            self.facts.tell(ReasoningStreamed(text=event.text, **self.facts.event()))
+
+    def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
+        # The response first, whose calls keep the turn open.
+        self._conductor.answered(turn, self.response, outcome.error)
+        turn.released(self, fatal=outcome.fatal)

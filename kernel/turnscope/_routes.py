@@ -1,0 +1,148 @@
+"""From a tool to the way that its calls go: its place, its limiters in their order, its check.
+
+A kernel has one set of limiters and one of places. What a turn or a run may call is an `Offer`: it
+takes a call as a model wrote it and makes an attempt of it, or its refusal. Above: the kernel, the
+turn and the run. Below: places and limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from anyio import Event
+from anyio.abc import TaskGroup
+
+from ._attempt import Attempt
+from ._calls import Status, ToolCall, ToolResult
+from ._errors import InvalidArguments, NotStarted, UnknownTool
+from ._guests import Guest
+from ._limits import Limiter, LimiterStatistics, Limits
+from ._places import Places, Route, ToolRoute
+from ._tools import Tool, as_tool
+from .abc import Backend
+
+if TYPE_CHECKING:
+    from ._supervisor import Supervisor
+
+
+class Routes:
+    """The places and limiters of one kernel."""
+
+    def __init__(self, limits: Limits, backends: Iterable[Backend]) -> None:
+        self._places = Places(backends)
+        self._calls = Limiter("calls", limits.calls)
+        self.model_requests = Limiter("model_requests", limits.model_requests)
+        self._of_backend = {
+            "thread": Limiter("threads", limits.threads),
+            "process": Limiter("processes", limits.processes),
+        }
+        self._groups = {name: Limiter(name, n) for name, n in limits.groups.items()}
+
+    def offer(
+        self,
+        tools: Iterable[Tool[..., Any] | Callable[..., Any]],
+        hosts: TaskGroup,
+        closing: Event,
+        cap: Limiter | None = None,
+    ) -> Offer:
+        """What a turn or run with *tools* may call; opens the places that it needs.
+
+        *cap* is a limiter of the run's own, passed before all others. Raises TypeError or
+        ValueError for a tool that its backend can never run, two tools of one name, an unknown
+        backend or limit group.
+        """
+        named: dict[str, Tool[..., Any]] = {}
+        for tool in map(as_tool, tools):
+            if named.setdefault(tool.name, tool) is not tool:
+                raise ValueError(f"two tools are named {tool.name!r}: give one of them name=...")
+        routes = {name: self._route(tool, cap) for name, tool in named.items()}
+        for route in routes.values():
+            if not route.place.ready:
+                route.place.open(hosts, closing)
+        return Offer(named, routes)
+
+    def _route(self, tool: Tool[..., Any], cap: Limiter | None) -> ToolRoute:
+        place = self._places.find(tool.backend)
+        place.check(tool)
+        limiters: list[Limiter] = [] if cap is None else [cap]
+        if tool.limit is not None:
+            if tool.limit not in self._groups:
+                known = ", ".join(self._groups) or "none"
+                raise ValueError(
+                    f"tool {tool.name!r} counts in the limit group {tool.limit!r}, which this "
+                    f"kernel lacks (it has: {known}): add it to Kernel(limits=Limits(groups=...))"
+                )
+            limiters.append(self._groups[tool.limit])
+        if place.name in self._of_backend:
+            limiters.append(self._of_backend[place.name])
+        limiters.append(self._calls)
+        return ToolRoute(place, tuple(limiters), place.backend, tool.parameters)
+
+    def way_to(self, model: Guest) -> Route:
+        """The way of a request to *model*."""
+        limiter = self.model_requests
+        return Route(model, () if limiter.capacity == math.inf else (limiter,))
+
+    def statistics(self) -> dict[str, LimiterStatistics]:
+        """A look at each limiter, by name."""
+        limiters = (
+            *self._groups.values(),
+            *self._of_backend.values(),
+            self._calls,
+            self.model_requests,
+        )
+        return {limiter.name: limiter.statistics() for limiter in limiters}
+
+    def give_up(self) -> None:
+        """Told that the kernel closes: stop opening what nobody will use."""
+        self._places.give_up()
+
+
+@attrs.frozen(eq=False)
+class Offer:
+    """What may be called in a turn, or in all turns of a run, by name."""
+
+    tools: Mapping[str, Tool[..., Any]]
+    routes: Mapping[str, ToolRoute]
+
+    def submit(self, inside: Supervisor, call: ToolCall) -> int:
+        """Make an attempt of *call*, or its refusal; returns its index. Never raises."""
+        index = inside.ready(call)
+        tool = self.tools.get(call.name)
+        if inside.is_asked():
+            self.refuse(inside, index, call, Status.NOT_STARTED, inside.not_started())
+        elif tool is None:
+            self.refuse(inside, index, call, Status.INVALID, UnknownTool(call.name, self.tools))
+        else:
+            try:
+                route = self.routes[tool.name]
+                kwargs = route.parameters.validate(tool.name, call.arguments)
+            except InvalidArguments as exc:
+                # Without its traceback, in which this frame holds what holds the result: a cycle.
+                self.refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
+            else:
+                inside.take(Attempt(inside, index, call, tool, route, kwargs))
+        return index
+
+    def refuse(
+        self,
+        inside: Supervisor,
+        index: int,
+        call: ToolCall,
+        status: Status,
+        error: InvalidArguments | UnknownTool | NotStarted,
+    ) -> None:
+        """Settle a call that does not come as far as a body."""
+        route = self.routes.get(call.name)
+        result = ToolResult(
+            call=call,
+            status=status,
+            content=str(error),
+            error=error,
+            ended_at=inside.facts.loop.now(),
+            backend=None if route is None else route.place.name,
+        )
+        inside.commit(index, result)
