@@ -66,7 +66,8 @@ class Attempt(View):
         self.submitted_in = copy_context()
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
         self.inner: CancelScope | None = None
-        """The scope around the body: shielded at the interrupt, cancelled to enforce."""
+        """The scope around the body: shielded at the interrupt, cancelled to enforce. It is the
+        one that AnyIO has put around the task, unless there are timeouts to be inside of."""
         self.told = False
         """Whether the interrupt was delivered."""
         self.watch = False
@@ -102,12 +103,16 @@ class Attempt(View):
                 await place.opened()
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
-            elif self.tool.timeout is None and self.tool.idle_timeout is None:
-                await self._work(turn)
-            else:
-                self.started_at = self.facts.loop.now()
-                with self.facts.loop.scope(deadline=self.next_deadline()) as self.own:
+            elif self.tool.timeout is not None or self.tool.idle_timeout is not None:
+                loop, self.started_at = self.facts.loop, self.facts.loop.now()
+                with loop.scope(deadline=self.next_deadline()) as self.own:
+                    with loop.scope() as self.inner:
+                        await self._work(turn)
+            elif self.inner is None:
+                with self.facts.loop.scope() as self.inner:
                     await self._work(turn)
+            else:
+                await self._work(turn)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
             # turn ended meanwhile, or Ctrl-C landed between two statements of ours.
@@ -122,15 +127,14 @@ class Attempt(View):
         loop = self.facts.loop
         value: Any = None
         error: BaseException | None = None
-        with loop.scope() as self.inner:
-            if self.started_at is None:
-                self.started_at = loop.now()
-            try:
-                value = await loop.drive(self.begin(turn), self)
-            except BaseException as exc:
-                if self.dropped:
-                    raise
-                error = exc
+        if self.started_at is None:
+            self.started_at = loop.now()
+        try:
+            value = await loop.drive(self.begin(turn), self)
+        except BaseException as exc:
+            if self.dropped:
+                raise
+            error = exc
         try:
             now = loop.now()
             self._settle(turn, _outcome.of_body(self, turn, value, error, now), now)

@@ -18,7 +18,7 @@ from . import _outcome
 from ._attempt import Attempt
 from ._calls import ToolCall, ToolResult
 from ._errors import LimiterLeaked, NotStarted
-from ._loop import Task
+from ._loop import Task, scope_of
 from ._parking import Nested
 from .events import CallReady, CallSettled, TurnFinished
 
@@ -83,7 +83,10 @@ class Supervisor:
             self._pending.append(attempt)
         else:
             name = f"call {attempt.call.id} {attempt.call.name}"
-            self._group.create_task(attempt.run(), name=name, context=attempt.submitted_in)
+            context = attempt.submitted_in
+            task = self._group.create_task(attempt.run(), name=name, context=context)
+            if attempt.inner is None:  # else the task has begun by now: it was made eagerly
+                attempt.inner = scope_of(task)
 
     def turned_away(self, attempt: Attempt, exc: LimiterLeaked) -> None:
         """Settle *attempt*, which could wait for leaks alone."""
