@@ -148,12 +148,7 @@ class Attempt(View):
         if (context := route.parameters.context) is not None:
             self.kwargs[context] = self
         if self.facts.observed:
-            backend = route.place.name
-            self.facts.tell(
-                CallStarted(
-                    index=self.index, call=self._call, backend=backend, **self.facts.event()
-                )
-            )
+            self.facts.tell_of(CallStarted, self.index, self._call, backend=route.place.name)
         return route.backend.call(self.tool.body, self.kwargs, self)
 
     # The driver's questions.

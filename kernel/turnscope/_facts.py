@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from ._budget import Ledger
+    from ._calls import ToolCall
     from ._loop import Loop
     from .events import RunEvent
 
@@ -43,3 +44,20 @@ class TurnFacts:
             "turn": self.number,
             "time": self.loop.now(),
         }
+
+    def tell_of(
+        self, kind: Callable[..., RunEvent], index: int, call: ToolCall, **more: Any
+    ) -> None:
+        """Tell of an event of *call*; to be asked only when somebody is told."""
+        # Not by `event`: the dict that it makes and spreads is 1 us of an observed call.
+        self.tell(
+            kind(
+                run_id=self.run_id,
+                parents=self.parents,
+                turn=self.number,
+                time=self.loop.now(),
+                index=index,
+                call=call,
+                **more,
+            )
+        )

@@ -154,6 +154,12 @@ class TrioTraps:
         """Whether the running task is inside a nursery of its own."""
         return bool(self._task().child_nurseries)
 
+    def clock(self) -> Callable[[], float]:
+        """What tells the running loop's time."""
+        import trio
+
+        return trio.lowlevel.current_clock().current_time
+
     def cancellation(self) -> BaseException:
         """A cancellation to raise; trio has no public way, and AnyIO makes its own like this."""
         import trio

@@ -280,7 +280,7 @@ class Kernel:
     def _supervise(self, turn: Supervisor) -> None:
         """Take *turn* in: start its task in the kernel's task group."""
         self._took(turn)
-        self._turn_group.start_soon(turn.run, name=f"turn {turn.facts.run_id}")
+        self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
 
     def _took(self, turn: Supervisor) -> None:
         """Note *turn*, which has a task."""
@@ -289,7 +289,7 @@ class Kernel:
     def _conduct(self, run: Conductor) -> None:
         """Take *run* in: start its task in the kernel's task group."""
         self._runs[run] = None
-        self._turn_group.start_soon(run.run, name=f"run {run.facts.run_id}")
+        self._turn_group.create_task(run.run(), name=f"run {run.facts.run_id}")
 
     def _run_left(self, run: Conductor) -> None:
         """Told that nothing of *run* runs any more."""

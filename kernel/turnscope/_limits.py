@@ -203,9 +203,7 @@ class Ticket:
         If not, the ticket stands in a queue, and its holder is told later.
         Raises LimiterLeaked if the ticket is *nested* and would wait for leaks alone.
         """
-        limiters = self._limiters
-        while self._held < len(limiters):
-            limiter = limiters[self._held]
+        for limiter in self._limiters[self._held :]:
             if self.nested and limiter.stuck:
                 self.release()
                 raise LimiterLeaked(limiter.name, limiter.capacity)
@@ -250,8 +248,9 @@ class Ticket:
     def release(self) -> None:
         """Give every slot back, the last taken first."""
         held, self._held = self._held, 0
-        for limiter in reversed(self._limiters[:held]):
-            limiter.give()
+        while held:
+            held -= 1
+            self._limiters[held].give()
 
     def leak(self) -> None:
         """Keep the slots although the call has settled, until `unleak`.

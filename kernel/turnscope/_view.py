@@ -108,6 +108,4 @@ class View(CallContext[Any]):
         self._beat()
         turn = self.turn
         if turn is not None and self.facts.observed:
-            self.facts.tell(
-                CallProgress(index=self.index, call=self._call, value=value, **self.facts.event())
-            )
+            self.facts.tell_of(CallProgress, self.index, self._call, value=value)
