@@ -50,7 +50,7 @@ from ._errors import WorkerLost as WorkerLost
 from ._history import History as History
 from ._holds import Release as Release
 from ._kernel import Kernel as Kernel
-from ._kernel import KernelStatistics as KernelStatistics
+from ._limits import KernelStatistics as KernelStatistics
 from ._limits import LimiterStatistics as LimiterStatistics
 from ._limits import Limits as Limits
 from ._messages import AssistantMessage as AssistantMessage

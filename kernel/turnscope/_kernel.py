@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-import attrs
 from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
+from typing_extensions import Unpack  # of a generic TypedDict, as Pyright and mypy read it
 
 from . import _outcome
 from ._agent import Agent, Output
@@ -25,11 +25,11 @@ from ._calls import Content
 from ._conductor import Conductor
 from ._context import Deps
 from ._history import History
-from ._limits import Limiter, LimiterStatistics, Limits
+from ._limits import KernelStatistics, Limiter, Limits
 from ._loop import Host, Loop, join
 from ._models import Models
 from ._places import Route
-from ._prepare import prepare, seconds_of
+from ._prepare import RunOptions, prepare, seconds_of
 from ._routes import Offer, Routes
 from ._run import Run, RunResult
 from ._supervisor import Supervisor
@@ -39,18 +39,6 @@ from .abc import Backend, Model, Observer
 from .events import RunEvent
 
 logger: Final = logging.getLogger("turnscope")
-
-
-@attrs.frozen(kw_only=True)
-class KernelStatistics:
-    """A look at a kernel: what is lent, and who waits."""
-
-    runs: int
-    """Runs that are under way."""
-    turns: int
-    """Turns that are open, those of runs included."""
-    limiters: Mapping[str, LimiterStatistics]
-    """By name: "calls", "threads", "processes" and each group of ``Limits(groups=...)``."""
 
 
 class Kernel:
@@ -164,39 +152,6 @@ class Kernel:
         self._check_open("kernel.turn()")
         return Turn(self, self._offer(tools), deps=deps, timeout=timeout, deadline=deadline)
 
-    async def run(
-        self,
-        agent: Agent[Deps, Output],
-        prompt: str | Sequence[Content] | None,
-        *,
-        deps: Deps | None = None,
-        history: History | None = None,
-        model: Model | str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        deadline: float = math.inf,
-        budget: Budget | None = None,
-    ) -> RunResult[Output]:
-        """Run *agent* on *prompt* until it answers.
-
-        As `start`, in one await: a cancellation of the caller ends the run, joins it within grace
-        and is raised again. Raises what `start` and `Run.wait` raise.
-        """
-        begin = prepare(
-            self,
-            agent,
-            prompt,
-            deps=deps,
-            history=history,
-            model=model,
-            settings=settings,
-            timeout=timeout,
-            deadline=deadline,
-            budget=budget,
-        )
-        async with Run[Output](begin, listen=False) as run:
-            return await run.wait()
-
     def start(
         self,
         agent: Agent[Deps, Output],
@@ -238,6 +193,20 @@ class Kernel:
             budget=budget,
         )
         return Run[Output](begin, listen=True)
+
+    async def run(
+        self,
+        agent: Agent[Deps, Output],
+        prompt: str | Sequence[Content] | None,
+        **options: Unpack[RunOptions[Deps]],
+    ) -> RunResult[Output]:
+        """Run *agent* on *prompt* until it answers.
+
+        As `start`, with its options, in one await: a cancellation of the caller ends the run,
+        joins it within grace and is raised again. Raises what `start` and `Run.wait` raise.
+        """
+        async with Run[Output](prepare(self, agent, prompt, **options), listen=False) as run:
+            return await run.wait()
 
     def statistics(self) -> KernelStatistics:
         """Look at the kernel's turns and limiters, as they are now."""

@@ -87,6 +87,18 @@ class LimiterStatistics:
     """Slots held by calls that have settled, but whose thread is still at work."""
 
 
+@attrs.frozen(kw_only=True)
+class KernelStatistics:
+    """A look at a kernel: what is lent, and who waits."""
+
+    runs: int
+    """Runs that are under way."""
+    turns: int
+    """Turns that are open, those of runs included."""
+    limiters: Mapping[str, LimiterStatistics]
+    """By name: "calls", "threads", "processes" and each group of ``Limits(groups=...)``."""
+
+
 class Limiter:
     """One capacity with its queue."""
 

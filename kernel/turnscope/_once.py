@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from typing_extensions import Unpack  # of a generic TypedDict, as in `_kernel`
 
 from ._agent import Agent, Output
-from ._budget import Budget
 from ._calls import Content
 from ._context import Deps
-from ._history import History
 from ._kernel import Kernel
+from ._prepare import RunOptions
 from ._run import RunResult
-from .abc import Model
 
 
 async def run(
     agent: Agent[Deps, Output],
     prompt: str | Sequence[Content] | None,
-    *,
-    deps: Deps | None = None,
-    history: History | None = None,
-    model: Model | str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    timeout: float | None = None,
-    deadline: float = math.inf,
-    budget: Budget | None = None,
+    **options: Unpack[RunOptions[Deps]],
 ) -> RunResult[Output]:
     """Run *agent* on *prompt* until it answers, in a kernel of its own with the default limits.
 
     The synchronous door is ``anyio.run(turnscope.run, agent, "...")``. A program that runs more
     than one agent opens a `Kernel` once instead, which keeps connections and worker processes.
-    The arguments are those of `Kernel.start`; raises what it and `Run.wait` raise.
+    The options are those of `Kernel.start`; raises what it and `Run.wait` raise.
     """
     async with Kernel() as kernel:
-        return await kernel.run(
-            agent,
-            prompt,
-            deps=deps,
-            history=history,
-            model=model,
-            settings=settings,
-            timeout=timeout,
-            deadline=deadline,
-            budget=budget,
-        )
+        return await kernel.run(agent, prompt, **options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypedDict
 
 import attrs
 
@@ -16,6 +16,7 @@ from ._block import facts_here, parent_here
 from ._budget import Budget, Ledger
 from ._calls import Content
 from ._conductor import Conductor
+from ._context import Deps
 from ._feed import Feed
 from ._history import History
 from ._limits import Limiter
@@ -25,6 +26,18 @@ from .events import RunEvent
 if TYPE_CHECKING:
     from ._kernel import Kernel
     from .abc import Model
+
+
+class RunOptions(TypedDict, Generic[Deps], total=False):
+    """The keyword arguments of a run, which `Kernel.start` explains."""
+
+    deps: Deps | None
+    history: History | None
+    model: Model | str | None
+    settings: Mapping[str, Any] | None
+    timeout: float | None
+    deadline: float
+    budget: Budget | None
 
 
 def seconds_of(what: str, timeout: float | None, deadline: float) -> None:
@@ -60,13 +73,13 @@ def prepare(
     agent: Agent[Any, Any],
     prompt: str | Sequence[Content] | None,
     *,
-    deps: Any,
-    history: History | None,
-    model: Model | str | None,
-    settings: Mapping[str, Any] | None,
-    timeout: float | None,
-    deadline: float,
-    budget: Budget | None,
+    deps: Any = None,
+    history: History | None = None,
+    model: Model | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+    deadline: float = math.inf,
+    budget: Budget | None = None,
 ) -> Callable[[Feed | None], Conductor]:
     """Check a run; what is returned begins it, in the current task, with a feed for its reader."""
     if not isinstance(agent, Agent):
