@@ -9,6 +9,7 @@ The layers, from the top; a file imports from those below it only:
     _turn _supervisor             Turn, the face in the caller's task; and what goes on inside
     _block _facts                 how the blocks open and are left; what is known of a turn
     _routes _places _guests       from a tool to where its calls run; what the kernel opens
+    _observers                    who is told of everything
     _attempt _view _parking       one call: its life, what its body sees, what is nested in it
     _outcome                      what a body came to, in the words of a result
     _tools _schema                what a tool is; what it takes

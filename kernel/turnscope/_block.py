@@ -37,8 +37,8 @@ def facts_here(kernel: Kernel, parent: Attempt | None, deps: Any, deadline: floa
             math.inf if parent is None else parent.deadline,
         ),
         loop=kernel._loop,
-        observed=kernel._observed if above is None else above.observed,
-        tell=kernel._emit if above is None else above.tell,
+        observed=kernel._observers.any if above is None else above.observed,
+        tell=kernel._observers.tell if above is None else above.tell,
         result_characters=kernel.limits.result_characters,
         ledger=None if above is None else above.ledger,
     )

@@ -7,12 +7,11 @@ service, and every turn runs in it. Above: the user. Below: every other room.
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
@@ -28,6 +27,7 @@ from ._history import History
 from ._limits import KernelStatistics, Limiter, Limits
 from ._loop import Host, Loop, join
 from ._models import Models
+from ._observers import Observers
 from ._places import Route
 from ._prepare import RunOptions, prepare, seconds_of
 from ._routes import Offer, Routes
@@ -36,9 +36,6 @@ from ._supervisor import Supervisor
 from ._tools import Tool
 from ._turn import Turn
 from .abc import Backend, Model, Observer
-from .events import RunEvent
-
-logger: Final = logging.getLogger("turnscope")
 
 
 class Kernel:
@@ -74,13 +71,7 @@ class Kernel:
             raise ValueError(f"Kernel(grace={grace!r}): grace is a span in seconds, 0 or more")
         self.limits: Limits = Limits() if limits is None else limits
         self.grace: float = grace
-        self._observers = tuple(observers)
-        for observer in self._observers:
-            if not isinstance(observer, Observer):
-                raise TypeError(f"{observer!r} is no observer: it has no method observe(event)")
-        self._observed = bool(self._observers)
-        """Whether anybody is told of events: without, none are made."""
-        self._silenced: set[int] = set()
+        self._observers = Observers(observers)
         self._routes = Routes(self.limits, backends)
         self._models = Models(model)
         self._turns: dict[Supervisor, None] = {}
@@ -267,19 +258,6 @@ class Kernel:
     def _left(self, turn: Supervisor) -> None:
         """Told that nothing of *turn* runs any more."""
         self._turns.pop(turn, None)
-
-    def _emit(self, event: RunEvent) -> None:
-        """Tell every observer; one that raises is logged once and told on."""
-        for observer in self._observers:
-            try:
-                observer.observe(event)
-            except Exception:
-                if id(observer) not in self._silenced:
-                    self._silenced.add(id(observer))
-                    logger.exception(
-                        "observer %s failed; its further failures are not logged",
-                        type(observer).__name__,
-                    )
 
     # The kernel's own task.
 

@@ -41,8 +41,8 @@ from turnscope import (
     Status,
     _attempt,
     _block,
-    _kernel,
     _limits,
+    _observers,
     _outcome,
     _parking,
     _routes,
@@ -364,7 +364,7 @@ def an_observer_that_fails_silences_the_others(patch: pytest.MonkeyPatch) -> Non
             for observer in self._observers:
                 observer.observe(event)
 
-    patch.setattr(_kernel.Kernel, "_emit", emit)
+    patch.setattr(_observers.Observers, "tell", emit)
 
 
 # No lost errors.

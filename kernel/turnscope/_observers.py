@@ -1,0 +1,38 @@
+"""Who is told of every event of a kernel. Above: the kernel. Below: the port."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from .abc import Observer
+from .events import RunEvent
+
+logger: Final = logging.getLogger("turnscope")
+
+
+class Observers:
+    """The observers of one kernel; raises TypeError for what is none."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+        for observer in self._observers:
+            if not isinstance(observer, Observer):
+                raise TypeError(f"{observer!r} is no observer: it has no method observe(event)")
+        self.any = bool(self._observers)
+        """Whether anybody is told: without, no events are made."""
+        self._silenced: set[int] = set()
+
+    def tell(self, event: RunEvent) -> None:
+        """Tell every observer; one that raises is logged once and told on."""
+        for observer in self._observers:
+            try:
+                observer.observe(event)
+            except Exception:
+                if id(observer) not in self._silenced:
+                    self._silenced.add(id(observer))
+                    logger.exception(
+                        "observer %s failed; its further failures are not logged",
+                        type(observer).__name__,
+                    )
