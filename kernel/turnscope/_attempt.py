@@ -66,15 +66,12 @@ class Attempt(View):
         self.submitted_in = copy_context()
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
         self.inner: CancelScope | None = None
-        """The scope around the body: shielded at the interrupt, cancelled to enforce. It is the
-        one that AnyIO has put around the task, unless there are timeouts to be inside of."""
+        """The scope around the body: shielded at the interrupt, cancelled to enforce."""
         self.told = False
         """Whether the interrupt was delivered."""
         self.watch = False
         """Whether the shield is to change after a step of the body."""
-        self._unwinding = False
-        self.stubborn = False
-        self.dropped = False
+        self._unwinding = self.stubborn = self.dropped = False
         self.cause: _outcome.Cause | None = None
         self._enforced = 0
         self._parking: Parking | None = None
@@ -101,18 +98,15 @@ class Attempt(View):
             place = self.route.place
             if not place.ready:
                 await place.opened()
+            timed = self.tool.timeout is not None or self.tool.idle_timeout is not None
+            work = self._timed if timed else self._work
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
-            elif self.tool.timeout is not None or self.tool.idle_timeout is not None:
-                loop, self.started_at = self.facts.loop, self.facts.loop.now()
-                with loop.scope(deadline=self.next_deadline()) as self.own:
-                    with loop.scope() as self.inner:
-                        await self._work(turn)
             elif self.inner is None:
-                with self.facts.loop.scope() as self.inner:
-                    await self._work(turn)
+                with CancelScope() as self.inner:
+                    await work(turn)
             else:
-                await self._work(turn)
+                await work(turn)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
             # turn ended meanwhile, or Ctrl-C landed between two statements of ours.
@@ -122,6 +116,13 @@ class Attempt(View):
                 self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
             elif isinstance(exc, KeyboardInterrupt):
                 turn.stop(exc)
+
+    async def _timed(self, turn: Supervisor) -> None:
+        self.own, self.started_at = self.inner, self.facts.loop.now()
+        assert self.own is not None  # because `run` sees to it
+        self.own.deadline = self.next_deadline()
+        with self.facts.loop.anyio.create_cancel_scope() as self.inner:
+            await self._work(turn)
 
     async def _work(self, turn: Supervisor) -> None:
         loop = self.facts.loop

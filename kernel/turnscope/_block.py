@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from anyio import current_effective_deadline
-
 from ._attempt import Attempt
 from ._context import current
 from ._errors import LimiterLeaked
@@ -33,7 +31,7 @@ def facts_here(kernel: Kernel, parent: Attempt | None, deps: Any, deadline: floa
         deps=deps,
         deadline=min(
             deadline,
-            current_effective_deadline(),
+            kernel._loop.anyio.current_effective_deadline(),
             math.inf if parent is None else parent.deadline,
         ),
         loop=kernel._loop,

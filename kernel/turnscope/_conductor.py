@@ -14,7 +14,6 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from anyio import Event
 
 from . import _outcome
 from ._assemble import Response
@@ -90,7 +89,7 @@ class Conductor:
         self.reason: FinishReason = "stop"
         self.error: BaseException | None = None
         """What the run raises."""
-        self.done = Event()
+        self.done = facts.loop.anyio.create_event()
         self._cause: Cause | None = None
         self._end = math.inf
         self._turn: Supervisor | None = None

@@ -254,7 +254,8 @@ class Ticket:
     def drop(self) -> None:
         """Have no more to do with any limiter, nor with the holder."""
         self._holder = None
-        self.leave()
+        if self.waits_for is not None:
+            self.leave()
         self.release()
 
     def release(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope, Event, create_task_group
+from anyio import CancelScope, Event
 from anyio.abc import TaskGroup
 
 from . import _outcome
@@ -50,13 +50,13 @@ class Supervisor:
         self.fatal: BaseException | None = None
         """What the turn raises in its caller after all has settled, if anything."""
         self.results: list[ToolResult | None] = []
-        self.done = facts.loop.event()
+        self.done = facts.loop.anyio.create_event()
         self._unsettled: set[Attempt] = set()
         self._pending: list[Attempt] = []
         self._group: TaskGroup | None = None
         self._orphans: list[Nested] = []
         self._closed = False
-        self._drained = facts.loop.event()
+        self._drained = facts.loop.anyio.create_event()
 
     # Admission: from a call to a task.
 
@@ -103,7 +103,7 @@ class Supervisor:
         """Be the supervisor: hold scope and task group until the block is left and all settled."""
         self.task = self.facts.loop.task()
         try:
-            async with create_task_group() as self._group:
+            async with self.facts.loop.anyio.create_task_group() as self._group:
                 self.scope = scope = self._group.cancel_scope
                 scope.shield, scope.deadline = True, self.deadline
                 if self.asked:
