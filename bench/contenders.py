@@ -11,7 +11,7 @@ from typing import Final
 
 LOOPS: Final = ("asyncio", "uvloop", "trio")
 ASYNCIO: Final = ("asyncio", "uvloop")
-EVERY: Final = ("noop", "cancel", "threads", "cpu", "import")
+EVERY: Final = ("noop", "cancel", "threads", "cpu", "run", "agents", "import")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ CONTENDERS: Final = (
         "turnscope, observed",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
-        scenarios=("noop",),
+        scenarios=("noop", "run", "agents"),
     ),
 )
 

@@ -8,7 +8,7 @@ contender may live in an environment of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -19,6 +19,11 @@ begun: Final[list[int]] = []
 ended: Final[list[int]] = []
 """The argument of each `noop`, `nap` and `block` whose body has ended, in this process."""
 
+stamps: Final[list[float]] = []
+"""When each body of `stamp` began, in this process: seconds."""
+
+PAUSE: Final = 0.02
+"""Seconds that `pause` sleeps."""
 BLOCK: Final = 0.1
 """Seconds that `block` sleeps."""
 NAP: Final = 60.0
@@ -27,6 +32,20 @@ NAP: Final = 60.0
 
 async def noop(n: int) -> int:
     """Give n back."""
+    ended.append(n)
+    return n
+
+
+async def stamp(n: int) -> int:
+    """Note the time, and give n back."""
+    stamps.append(time.perf_counter())
+    ended.append(n)
+    return n
+
+
+async def pause(n: int) -> int:
+    """Wait, as for a fast server, and give n back."""
+    await anyio.sleep(PAUSE)
     ended.append(n)
     return n
 
@@ -80,7 +99,12 @@ class Call:
     """JSON text."""
 
 
+Conversation = Sequence[Sequence[Call]]
+"""What the stub of a model answers, turn by turn; after the last it answers without calls."""
+
 NOOP: Final = Tool(noop, "inline")
+STAMP: Final = Tool(stamp, "inline")
+PAUSE_TOOL: Final = Tool(pause, "inline")
 NAP_TOOL: Final = Tool(nap, "inline")
 BLOCK_TOOL: Final = Tool(block, "thread")
 BURN_TOOL: Final = Tool(burn, "process")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from bench.tools import Call, Tool
+from bench.tools import Call, Conversation, Tool
 
 
 class Session(Protocol):
@@ -29,6 +29,17 @@ class Session(Protocol):
         """Run the calls of one turn, and return their values in call order. This is timed.
 
         A cancellation goes through; a failed call is anything but its value.
+        """
+        ...
+
+    def talk(self, conversation: Conversation) -> Any:
+        """Put *conversation* into the contender's own words, before the clock starts."""
+        ...
+
+    async def run(self, talk: Any) -> Sequence[object]:
+        """Play it with a stub of a model that answers at once, and return the values of all calls.
+
+        This is timed. The values come in call order, from what the contender keeps of the talk.
         """
         ...
 

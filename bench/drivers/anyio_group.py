@@ -16,7 +16,7 @@ import anyio
 from anyio import CapacityLimiter, to_process, to_thread
 
 from bench.cores import cpus
-from bench.tools import Call, Tool
+from bench.tools import Call, Conversation, Tool
 
 Task = Callable[[list[Any], int, dict[str, Any]], Any]
 Prepared = list[tuple[Task, dict[str, Any]]]
@@ -42,6 +42,17 @@ class Session:
             for index, (task, kwargs) in enumerate(prepared):
                 group.start_soon(task, values, index, kwargs)
         return values
+
+    def talk(self, conversation: Conversation) -> Conversation:
+        """Leave it as the model sends it."""
+        return conversation
+
+    async def run(self, talk: Conversation) -> Sequence[object]:
+        """Play the conversation: read the arguments of each turn, run it, keep what came of it."""
+        history: list[object] = []
+        for calls in talk:
+            history.extend(await self.turn(self.prepare(calls)))
+        return history
 
     def _inline(self, fn: Callable[..., Any]) -> Task:
         async def task(values: list[Any], index: int, kwargs: dict[str, Any]) -> None:

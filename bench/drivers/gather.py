@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.tools import Call, Tool
+from bench.tools import Call, Conversation, Tool
 
 Prepared = list[tuple[Callable[..., Awaitable[Any]], dict[str, Any]]]
 
@@ -30,6 +30,17 @@ class Session:
     async def turn(self, prepared: Prepared) -> Sequence[object]:
         """Gather the calls."""
         return await asyncio.gather(*[fn(**kwargs) for fn, kwargs in prepared])
+
+    def talk(self, conversation: Conversation) -> Conversation:
+        """Leave it as the model sends it."""
+        return conversation
+
+    async def run(self, talk: Conversation) -> Sequence[object]:
+        """Play the conversation: read the arguments of each turn, run it, keep what came of it."""
+        history: list[object] = []
+        for calls in talk:
+            history.extend(await self.turn(self.prepare(calls)))
+        return history
 
 
 @asynccontextmanager

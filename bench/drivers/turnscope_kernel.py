@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import turnscope
-from bench.tools import Call, Tool
-from turnscope import Kernel, Limits, ToolCall
-from turnscope.abc import Observer
+from bench.tools import Call, Conversation, Tool
+from turnscope import Agent, Budget, Kernel, Limits, ToolCall
+from turnscope.abc import ModelRequest, Observer
+from turnscope.events import CallDelta, CallSealed, ModelEvent, ModelFinished, TextDelta
 from turnscope_backends import InlineBackend, ProcessBackend, ThreadBackend
 
 
@@ -23,6 +24,7 @@ class Session:
     def __init__(self, kernel: Kernel, tools: Sequence[Tool]) -> None:
         self._kernel = kernel
         self._tools = [turnscope.tool(backend=tool.place)(tool.fn) for tool in tools]
+        self._agent = Agent(tools=self._tools, budget=Budget(turns=1000))
 
     def prepare(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Leave them as the model sent them."""
@@ -34,6 +36,38 @@ class Session:
             for call in prepared:
                 turn.submit(ToolCall(call.id, call.name, call.arguments))
         return [result.value if result.ok else result for result in turn.results]
+
+    def talk(self, conversation: Conversation) -> Conversation:
+        """Leave it as the model sends it."""
+        return conversation
+
+    async def run(self, talk: Conversation) -> Sequence[object]:
+        """Run an agent on it; what its tools gave is read from the history."""
+        result = await self._kernel.run(self._agent, "Go.", model=Stub(talk))
+        return [
+            int(each.content) if each.status == "ok" and isinstance(each.content, str) else each
+            for each in result.history.results
+        ]
+
+
+class Stub:
+    """Answers at once, with the calls of one turn after the other, and then with a word."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self._turns = iter(talk)
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
+        """Stream the next turn."""
+        yield self._events(next(self._turns, ()))
+
+    async def _events(self, calls: Sequence[Call]) -> AsyncGenerator[ModelEvent]:
+        for index, call in enumerate(calls):
+            yield CallDelta(index, call.id, call.name, call.arguments)
+            yield CallSealed(index)
+        if not calls:
+            yield TextDelta("done")
+        yield ModelFinished("calls" if calls else "stop")
 
 
 @asynccontextmanager
@@ -47,7 +81,7 @@ def kernel_for(tools: Sequence[Tool], observers: Sequence[Observer] = ()) -> Ker
     """A kernel with the backends as instances: the benchmark also runs from a source tree."""
     processes: Any = ProcessBackend(warm=2 if any(t.place == "process" for t in tools) else 0)
     return Kernel(
-        limits=Limits(calls=1024, threads=64),
+        limits=Limits(calls=10_000, threads=64),
         backends=[InlineBackend(), ThreadBackend(), processes],
         observers=observers,
     )
