@@ -28,6 +28,7 @@ from tests.kernel.bodies import (
 )
 from tests.support import Loop
 from turnscope import Kernel, Limits, Turn, tool
+from turnscope._loop import scope_of
 from turnscope.testing import nothing_left
 
 pytestmark = pytest.mark.anyio
@@ -356,3 +357,43 @@ async def test_cancelling_many_calls_takes_no_longer_than_the_slowest_cleanup() 
         assert scope.cancelled_caught
         assert statuses(turn) == ["cancelled"] * 64
         assert anyio.current_time() - start < 64 * 2 * UNIT / 2
+
+
+async def test_a_tasks_handle_shows_the_scope_around_it() -> None:
+    """Each task of a group is in a scope of its own: a call takes it for its own, being there."""
+
+    async def works() -> None:
+        scope.shield = True
+        group.cancel_scope.cancel()
+        await anyio.sleep(UNIT / 10)
+        seen.append("shielded")
+        scope.deadline = anyio.current_time() + UNIT / 10
+        try:
+            await anyio.sleep(5)
+        except anyio.get_cancelled_exc_class():
+            seen.append("enforced")
+            raise
+
+    seen: list[str] = []
+    async with anyio.create_task_group() as group:
+        found = scope_of(group.create_task(works()))
+        assert found is not None
+        scope = found
+    assert seen == ["shielded", "enforced"]
+
+
+@pytest.mark.parametrize("timeout", [None, UNIT], ids=["scope", "timeout"])
+async def test_without_that_scope_a_call_is_interrupted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    """An AnyIO that hides it costs a call some microseconds, and nothing else."""
+    monkeypatch.setattr("turnscope._supervisor.scope_of", lambda task: None)
+    bodies = Bodies()
+    tidy, stubborn = (tool(timeout=timeout)(body) for body in (bodies.tidy, bodies.stubborn))
+    async with a_kernel(grace=2 * UNIT) as kernel:
+        with anyio.move_on_after(math.inf if timeout else UNIT):
+            async with kernel.turn([tidy, stubborn, fine]) as turn:
+                submit(turn, tidy, stubborn, fine)
+    expected = "timed_out" if timeout else "cancelled"
+    assert statuses(turn) == [expected, expected, "ok"]
+    assert bodies.cleaned
