@@ -28,8 +28,9 @@ from .events import (
 )
 
 # What every provider takes as the name of a function in a conversation.
-_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME: Final = 64
+_NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{_LONGEST_NAME}}}")
+_NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @attrs.define
@@ -146,8 +147,8 @@ def _sendable(call: ToolCall) -> ToolCall:
 
     What could not be read is kept as text, so that the model sees what it had written.
     """
-    name = _NAME.sub("_", call.name)[:_LONGEST_NAME]
-    if name == call.name and is_object(call.arguments):
+    readable = is_object(call.arguments)
+    if readable and _NAME.fullmatch(call.name):
         return call
-    arguments = call.arguments if is_object(call.arguments) else wrapped(str(call.arguments))
-    return ToolCall(call.id, name, arguments)
+    name = _NOT_IN_NAMES.sub("_", call.name)[:_LONGEST_NAME]
+    return ToolCall(call.id, name, call.arguments if readable else wrapped(str(call.arguments)))

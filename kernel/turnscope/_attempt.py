@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Coroutine
-from contextvars import copy_context
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, current_effective_deadline
@@ -43,6 +43,7 @@ class Attempt(View):
         "dropped",
         "inner",
         "kwargs",
+        "nurseries",
         "route",
         "stubborn",
         "submitted_in",
@@ -63,7 +64,10 @@ class Attempt(View):
         super().__init__(turn, index, call, tool)
         self.kwargs = kwargs
         self.route = route
-        self.submitted_in = copy_context()
+        self.submitted_in: Context | None = None
+        """The context of the submit, for a call that does not start in it."""
+        self.nurseries = 0
+        """How many nurseries around the body are not its own, in its task."""
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
         self.inner: CancelScope | None = None
         """The scope around the body: shielded at the interrupt, cancelled to enforce."""
@@ -169,7 +173,7 @@ class Attempt(View):
                 self._interrupt(turn, inner, cancellation)
 
     def _interrupt(self, turn: Supervisor, inner: CancelScope, cancellation: BaseException) -> None:
-        if self.facts.loop.in_nursery():
+        if self.facts.loop.in_nursery(self.nurseries):
             # A nursery takes a cancellation that no parent of it has sent: shielded, the body would
             # go on after it as if the children had done their work. So not before it is left.
             self._unwinding = self.watch = True
@@ -191,7 +195,9 @@ class Attempt(View):
     def stepped(self) -> None:
         """Told that the body has taken a step, and waits again."""
         inner = self.inner
-        if inner is not None and not (self._unwinding and self.facts.loop.in_nursery()):
+        if inner is not None and not (
+            self._unwinding and self.facts.loop.in_nursery(self.nurseries)
+        ):
             inner.shield = self._unwinding
             self.watch = self._unwinding = False
 

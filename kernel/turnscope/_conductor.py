@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from . import _outcome
 from ._assemble import Response
 from ._budget import Ledger
@@ -51,6 +49,33 @@ if TYPE_CHECKING:
 class Conductor:
     """The inside of one run, from the entry of its block until `done`."""
 
+    __slots__ = (
+        "_cause",
+        "_end",
+        "_feed",
+        "_offer",
+        "_response",
+        "_seconds",
+        "_spent",
+        "_turn",
+        "_way",
+        "agent",
+        "context",
+        "deadline",
+        "done",
+        "error",
+        "facts",
+        "history",
+        "kernel",
+        "ledger",
+        "model",
+        "output",
+        "parent",
+        "reason",
+        "settings",
+        "turns",
+    )
+
     def __init__(
         self,
         kernel: Kernel,
@@ -82,7 +107,8 @@ class Conductor:
         """The budget's, if it is they that set the deadline; else infinite."""
         self.parent = parent
         self._feed = feed
-        self._context = copy_context()
+        self.context = copy_context()
+        """That of the caller: what a model or the instructions set in theirs is not for calls."""
         self.turns = 0
         """Responses that are complete."""
         self.output: str | None = None
@@ -124,14 +150,11 @@ class Conductor:
         if spent is not None:
             self.error = spent
             return None
-        facts = self.facts if self.turns == 0 else attrs.evolve(self.facts, number=self.turns)
+        facts = self.facts.at(self.turns)
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
         self.kernel._took(turn)
-        self._context.run(self._send, turn)
+        turn.take(Request(turn, self, self._way), leads=True)
         return turn
-
-    def _send(self, turn: Supervisor) -> None:
-        turn.take(Request(turn, self, self._way))
 
     def answered(
         self, turn: Supervisor, response: Response | None, error: BaseException | None
@@ -149,7 +172,7 @@ class Conductor:
                         **turn.facts.event(),
                     )
                 )
-            self._context.run(self._submit, turn, response)
+            self.context.run(self._submit, turn, response)
         elif not turn.is_asked():
             self.error = _model_error(error)
         turn.close()
@@ -240,7 +263,7 @@ class Conductor:
                     output=self.output,
                     usage=self.ledger.usage,
                     error=self.error,
-                    **attrs.evolve(self.facts, number=max(0, self.turns - 1)).event(),
+                    **self.facts.at(max(0, self.turns - 1)).event(),
                 )
             )
         if self._feed is not None:

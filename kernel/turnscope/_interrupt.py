@@ -150,9 +150,9 @@ class TrioTraps:
             trio.lowlevel.current_task,
         )
 
-    def in_nursery(self) -> bool:
-        """Whether the running task is inside a nursery of its own."""
-        return bool(self._task().child_nurseries)
+    def nurseries(self) -> int:
+        """How many nurseries the running task has open."""
+        return len(self._task().child_nurseries)
 
     def clock(self) -> Callable[[], float]:
         """What tells the running loop's time."""

@@ -249,7 +249,8 @@ class Kernel:
     def _conduct(self, run: Conductor) -> None:
         """Take *run* in: start its task in the kernel's task group."""
         self._runs[run] = None
-        self._turn_group.create_task(run.run(), name=f"run {run.facts.run_id}")
+        name = f"run {run.facts.run_id}"
+        self._turn_group.create_task(run.run(), name=name, context=run.context)
 
     def _run_left(self, run: Conductor) -> None:
         """Told that nothing of *run* runs any more."""

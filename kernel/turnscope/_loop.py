@@ -54,9 +54,9 @@ class Loop:
         """Whether this is asyncio (uvloop too)."""
         return self.traps is None
 
-    def in_nursery(self) -> bool:
-        """Whether the running task is inside a nursery of trio's; AnyIO's groups need no care."""
-        return self.traps is not None and self.traps.in_nursery()
+    def in_nursery(self, beyond: int) -> bool:
+        """Whether the running task is in more than *beyond* nurseries of trio's; on asyncio, no."""
+        return self.traps is not None and self.traps.nurseries() > beyond
 
     def here(self) -> bool:
         """Whether the caller is in the thread of this loop."""

@@ -27,7 +27,7 @@ def is_object(arguments: object) -> bool:
     if not isinstance(arguments, str):
         return False
     try:
-        return isinstance(json.loads(arguments, parse_constant=_no_constant), dict)
+        return isinstance(_STRICT.decode(arguments), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -35,6 +35,10 @@ def is_object(arguments: object) -> bool:
 def _no_constant(name: str) -> object:
     """Refuse NaN and the infinities: Python reads them, and no provider does."""
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: json.loads with a parse_constant makes a decoder each time, which takes 3 us.
+_STRICT: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def wrapped(text: str) -> str:
