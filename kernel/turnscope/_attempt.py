@@ -107,7 +107,7 @@ class Attempt(View):
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
             elif self.inner is None:
-                with CancelScope() as self.inner:
+                with self.facts.loop.anyio.create_cancel_scope() as self.inner:
                     await work(turn)
             else:
                 await work(turn)

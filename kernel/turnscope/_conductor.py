@@ -125,13 +125,27 @@ class Conductor:
     # The task.
 
     async def run(self) -> None:
-        """Be the task of the run, and the supervisor of each of its turns."""
+        """Be the task of the run, and the supervisor of each of its turns.
+
+        All turns are in one task group, because another for each would cost 15 us of the 70 of a
+        turn, and an ask ends the run with its turn.
+        """
         if self.facts.observed:
             self.facts.tell(RunStarted(**self.facts.event()))
         try:
-            while (turn := self._next_turn()) is not None:
-                await turn.run()
-                self._commit(turn)
+            async with self.facts.loop.anyio.create_task_group() as group:
+                group.cancel_scope.shield, group.cancel_scope.deadline = True, self.deadline
+                while (turn := self._next_turn()) is not None:
+                    await turn.serve(group)
+                    if turn.asked:
+                        break
+                    await turn.rest()
+                    self._commit(turn)
+            if self._turn is not None:
+                await self._turn.rest()
+        except self.facts.loop.cancelled:
+            # By a stranger, while the task group waited for the bodies; they have ended.
+            ...
         except Exception as exc:
             self.error = exc  # of no tool and no model: a mistake of ours, which must not hang
         except BaseException as exc:
@@ -152,6 +166,7 @@ class Conductor:
             return None
         facts = self.facts.at(self.turns)
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
+        turn.task = self.facts.loop.task()
         self.kernel._took(turn)
         turn.take(Request(turn, self, self._way), leads=True)
         return turn
@@ -202,7 +217,8 @@ class Conductor:
     # The end of a turn.
 
     def _commit(self, turn: Supervisor) -> None:
-        """Put the turn into history, whole; then see whether there is to be another."""
+        """Put the turn, all of which has settled, into history; see whether to go on."""
+        turn.finish()
         response, self._response, self._turn = self._response, None, None
         if response is not None:
             self.turns += 1
@@ -248,9 +264,8 @@ class Conductor:
         """Nothing of the run runs any more: say so."""
         if self.done.is_set():
             return
-        if self._turn is not None:  # the task ended within it: cancelled before its first step
-            self._turn.finish()
-            self._turn = None
+        if self._turn is not None:  # it was asked, and has ended with the task group
+            self._commit(self._turn)
         if self.output is None and self.error is None:
             reason = "the event loop is ending" if self._cause is None else self._cause.reason
             self.error = RunCancelled(reason)

@@ -54,12 +54,12 @@ class Request(Attempt):
         self._conductor = conductor
         self.response: Response | None = None
 
-    def begin(self, turn: Supervisor) -> Coroutine[Any, Any, None]:
+    def begin(self, turn: Supervisor) -> Coroutine[Any, Any, str]:
         if self.facts.observed:
             self.facts.tell(ModelStarted(**self.facts.event()))
         return self._read()
 
-    async def _read(self) -> None:
+    async def _read(self) -> str:
         conductor = self._conductor
         assembler = Assembler()
         async with conductor.model.stream(await self._asked()) as events:
@@ -68,6 +68,7 @@ class Request(Attempt):
                 if self.facts.observed:
                     self._show(event)
         self.response = assembler.finish(conductor.history.knows)
+        return ""  # as a result: the response goes another way
 
     async def _asked(self) -> ModelRequest:
         conductor, facts = self._conductor, self.facts

@@ -65,8 +65,8 @@ class Supervisor:
         self.deadline = deadline
         self.grace = kernel.grace
         self.scope: CancelScope | None = None
-        """That of the task group, once the turn's task runs. One more, around the group, would
-        cost 2 us of the 65 of a turn, on trio 4 of 85."""
+        """That of the task group, once `serve` runs. One more, around the group, would cost 2 us of
+        the 65 of a turn, on trio 4 of 85."""
         self.task: Task | None = None
         self.asked = False
         self.asked_at = math.inf
@@ -139,27 +139,36 @@ class Supervisor:
         """Be the supervisor: hold scope and task group until the block is left and all settled."""
         self.task = self.facts.loop.task()
         try:
-            async with self.facts.loop.anyio.create_task_group() as self._group:
-                self.scope = scope = self._group.cancel_scope
-                scope.shield, scope.deadline = True, self.deadline
-                if self.asked:
-                    scope.cancel()
-                for attempt in self._pending:
-                    self.start(attempt)
-                self._pending.clear()
-                if self._leader is not None:
-                    await self._leader.run()
-                    self._leader = None
-                await self._noted(self._drained)
-            if not self._closed:  # asked, while the block goes on
-                await self._noted(self._drained)
-            for orphan in self._orphans:
-                await self._noted(orphan.done)
+            async with self.facts.loop.anyio.create_task_group() as group:
+                group.cancel_scope.shield, group.cancel_scope.deadline = True, self.deadline
+                await self.serve(group)
+            await self.rest()
         except self.facts.loop.cancelled:
             # By a stranger, while the task group waited for the bodies; they have ended.
             ...
         finally:
             self.finish()
+
+    async def serve(self, group: TaskGroup) -> None:
+        """Run the calls in *group*, until it is drained or asked; what was asked ends with it."""
+        self._group, self.scope = group, group.cancel_scope
+        if self.asked:
+            self.scope.cancel()
+        for attempt in self._pending:
+            self.start(attempt)
+        self._pending.clear()
+        if self._leader is not None:
+            await self._leader.run()
+            self._leader = None
+        if not self._drained.is_set():
+            await self._noted(self._drained)
+
+    async def rest(self) -> None:
+        """Wait, after `serve`, for what is not in the group."""
+        if not self._closed:  # asked, while the block goes on
+            await self._noted(self._drained)
+        for orphan in self._orphans:
+            await self._noted(orphan.done)
 
     async def _noted(self, event: Event) -> None:
         """Wait for *event*; whatever else ends the wait is noted as an ask.
