@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ("turnscope", "turnscope_backends", "turnscope_adapters")
-EXTRAS = "trio,uvloop,cli"
+EXTRAS = "trio,uvloop,cli,openai"
 LOOPS = ("asyncio", "uvloop", "trio")
 SCRATCH = ROOT / ".nox" / "turnscope"
 REPORTS = SCRATCH / "reports"  # one JUnit file for each pytest run; .ci/run adds them up

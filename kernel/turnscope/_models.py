@@ -48,7 +48,8 @@ class Models:
             )
         if isinstance(model, str):
             return self._by_name(model)
-        if not isinstance(model, Model):
+        # Not isinstance: a runtime protocol takes 5 us to say, of the 160 of a short run.
+        if not callable(getattr(model, "stream", None)):
             raise TypeError(f"{model!r} is no model: turnscope.abc.Model has stream(request)")
         return model
 

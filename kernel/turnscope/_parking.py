@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 class Nested(Protocol):
     """A turn or a run inside a call's body."""
 
-    done: Event
-    """Set when nothing of it runs any more."""
+    @property
+    def done(self) -> Event:
+        """Set when nothing of it runs any more."""
+        ...
 
     def ask(self, cause: Cause, end: float = ...) -> None:
         """End by *end*, a clock value, which only ever moves earlier."""

@@ -34,6 +34,7 @@ class Supervisor:
 
     __slots__ = (
         "_closed",
+        "_done",
         "_drained",
         "_group",
         "_leader",
@@ -44,7 +45,7 @@ class Supervisor:
         "asked_at",
         "cause",
         "deadline",
-        "done",
+        "ended",
         "enforce_at",
         "facts",
         "fatal",
@@ -75,14 +76,16 @@ class Supervisor:
         self.fatal: BaseException | None = None
         """What the turn raises in its caller after all has settled, if anything."""
         self.results: list[ToolResult | None] = []
-        self.done = facts.loop.anyio.create_event()
+        self.ended = False
+        """Whether nothing of the turn runs any more."""
+        self._done: Event | None = None
         self._unsettled: set[Attempt] = set()
         self._pending: list[Attempt] = []
         self._leader: Attempt | None = None
         self._group: TaskGroup | None = None
         self._orphans: list[Nested] = []
         self._closed = False
-        self._drained = facts.loop.anyio.create_event()
+        self._drained: Event | None = None
 
     # Admission: from a call to a task.
 
@@ -160,15 +163,29 @@ class Supervisor:
         if self._leader is not None:
             await self._leader.run()
             self._leader = None
-        if not self._drained.is_set():
-            await self._noted(self._drained)
+        await self._until_drained()
 
     async def rest(self) -> None:
         """Wait, after `serve`, for what is not in the group."""
-        if not self._closed:  # asked, while the block goes on
-            await self._noted(self._drained)
+        await self._until_drained()  # for a block that goes on although its turn was asked
         for orphan in self._orphans:
             await self._noted(orphan.done)
+
+    async def _until_drained(self) -> None:
+        """Wait until the block is left and all calls have settled, or the wait is ended."""
+        if not self._closed or self._unsettled:
+            self._drained = self.facts.loop.anyio.create_event()
+            await self._noted(self._drained)
+
+    @property
+    def done(self) -> Event:
+        """Set when the turn has ended."""
+        # Made for who waits: an event is three objects, and nobody waits for a turn of a run.
+        if self._done is None:
+            self._done = self.facts.loop.anyio.create_event()
+            if self.ended:
+                self._done.set()
+        return self._done
 
     async def _noted(self, event: Event) -> None:
         """Wait for *event*; whatever else ends the wait is noted as an ask.
@@ -189,7 +206,7 @@ class Supervisor:
 
     def finish(self) -> None:
         """Nothing of the turn runs any more: say so."""
-        if self.done.is_set():
+        if self.ended:
             return
         # A task that is cancelled natively before its first step never takes it; and one in which
         # Ctrl-C landed on asyncio may not have come to its end.
@@ -199,7 +216,9 @@ class Supervisor:
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
             self.facts.tell(TurnFinished(results=results, **self.facts.event()))
-        self.done.set()
+        self.ended = True
+        if self._done is not None:
+            self._done.set()
 
     def close(self) -> None:
         """Told that the block is left: no more calls come."""
@@ -207,7 +226,7 @@ class Supervisor:
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._closed and not self._unsettled:
+        if self._drained is not None and self._closed and not self._unsettled:
             self._drained.set()
 
     # The end: ask, interrupt once, enforce.

@@ -148,6 +148,6 @@ class Turn:
                 "a turn takes calls in its event loop's thread only: from another thread, use "
                 "anyio.from_thread.run_sync(turn.submit, call)"
             )
-        if self._supervisor.done.is_set():
+        if self._supervisor.ended:
             raise RuntimeError("this turn has ended; open another with kernel.turn()")
         return self._supervisor
