@@ -124,9 +124,12 @@ class Attempt(View):
     async def _timed(self, turn: Supervisor) -> None:
         self.own, self.started_at = self.inner, self.facts.loop.now()
         assert self.own is not None  # because `run` sees to it
-        self.own.deadline = self.next_deadline()
+        self.own.deadline = self.timeout_deadline()
         with self.facts.loop.anyio.create_cancel_scope() as self.inner:
-            await self._work(turn)
+            if self.tool.idle_timeout is None:
+                await self._work(turn)
+            else:
+                await self.while_heard(turn, self._work)
 
     async def _work(self, turn: Supervisor) -> None:
         loop = self.facts.loop

@@ -71,7 +71,7 @@ class CallContext(ABC, Generic[Deps]):
 
     @abstractmethod
     def heartbeat(self) -> None:
-        """Refresh ``idle_timeout``; in any thread, at once."""
+        """Refresh ``idle_timeout``; in any thread, at once, even if the event loop is held up."""
 
     @abstractmethod
     def hold(self) -> Release:

@@ -155,7 +155,7 @@ class TrioTraps:
         return len(self._task().child_nurseries)
 
     def clock(self) -> Callable[[], float]:
-        """What tells the running loop's time."""
+        """The running loop's clock, which may be read in any thread."""
         import trio
 
         return trio.lowlevel.current_clock().current_time

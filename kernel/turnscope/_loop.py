@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
@@ -36,6 +37,8 @@ class Loop:
     thread: int
     now: Callable[[], float]
     """The loop's clock, in seconds."""
+    clock: Callable[[], float]
+    """For spans in seconds, in any thread, also while the loop is held up; virtual if `now` is."""
     anyio: type[AsyncBackend]
     """What AnyIO's own functions ask when they have found which loop runs. They look for it each
     time: 0.4 us, of the 16 that a call costs and the 65 of a turn."""
@@ -47,7 +50,8 @@ class Loop:
         traps = None if cancelled is asyncio.CancelledError else TrioTraps.look(cancelled)
         now = asyncio.get_running_loop().time if traps is None else traps.clock()
         token = current_token()
-        return cls(token, cancelled, traps, threading.get_ident(), now, token.backend_class)
+        clock = _clock() if traps is None else now
+        return cls(token, cancelled, traps, threading.get_ident(), now, clock, token.backend_class)
 
     @property
     def is_asyncio(self) -> bool:
@@ -77,6 +81,14 @@ class Loop:
     def task(self) -> Task | None:
         """The running task, where tasks can be cancelled by strangers: on asyncio."""
         return asyncio.current_task() if self.traps is None else None
+
+
+def _clock() -> Callable[[], float]:
+    """What measures spans in any thread, for a loop of asyncio's."""
+    loop = asyncio.get_running_loop()
+    # Python's own loops look at their clock each time. uvloop does so once for each round of the
+    # loop: another thread would read when the loop was last free.
+    return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
 
 
 def cancelled_by_stranger(task: Task | None) -> bool:

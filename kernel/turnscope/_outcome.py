@@ -128,8 +128,8 @@ def _cause(
     own = call.own
     if raised is None:
         # A value that nobody interrupted is late by the clock alone.
-        if own is not None and now >= own.deadline:
-            return timeout_of(call, own.deadline)
+        if now >= (end := call.own_deadline()):
+            return timeout_of(call, end)
         return TURN_DEADLINE if now >= turn.deadline else None
     if isinstance(raised, call.facts.loop.cancelled):
         if own is not None and own.cancel_called:

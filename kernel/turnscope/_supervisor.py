@@ -9,10 +9,11 @@ Above: `_turn`, the face that waits in the caller's task. Below: `_attempt`.
 from __future__ import annotations
 
 import math
+from collections.abc import Coroutine
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, Event
+from anyio import CancelScope, Event, TaskHandle
 from anyio.abc import TaskGroup
 
 from . import _outcome
@@ -129,6 +130,11 @@ class Supervisor:
             task = self._group.create_task(attempt.run(), name=name, context=context)
             if attempt.inner is None:  # else the task has begun by now: it was made eagerly
                 attempt.inner = scope_of(task)
+
+    def beside(self, coro: Coroutine[Any, Any, None], *, name: str) -> TaskHandle[None]:
+        """Run *coro* beside the calls; it is to be cancelled with the call that it is for."""
+        assert self._group is not None  # because a call of the turn is under way
+        return self._group.create_task(coro, name=name)
 
     def turned_away(self, attempt: Attempt, exc: LimiterLeaked) -> None:
         """Settle *attempt*, which could wait for leaks alone."""

@@ -7,10 +7,10 @@ the attempt, which is a view with a life. Below: the face in `_context`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope
+from anyio import CancelScope, sleep
 
 from ._calls import ToolCall
 from ._context import CallContext
@@ -27,7 +27,9 @@ class View(CallContext[Any]):
     """The context of one call. Its members without an underscore are the attempt's too."""
 
     __slots__ = (
+        "_began",
         "_call",
+        "_heard",
         "_holds",
         "asked",
         "facts",
@@ -50,6 +52,10 @@ class View(CallContext[Any]):
         """The scope that the call's own timeouts cancel."""
         self.started_at: float | None = None
         self._holds: Holds | None = None
+        # When the body began and when it was last heard of, for a call with an idle timeout only:
+        # both on the clock that threads can read, of which only the spans mean something.
+        self._began: float
+        self._heard: float
 
     @property
     def deps(self) -> Any:
@@ -65,8 +71,7 @@ class View(CallContext[Any]):
 
     @property
     def deadline(self) -> float:
-        own = math.inf if self.own is None else self.own.deadline
-        return min(own, self.facts.deadline)
+        return min(self.own_deadline(), self.facts.deadline)
 
     @property
     def cancelling(self) -> bool:
@@ -77,35 +82,68 @@ class View(CallContext[Any]):
             raise self.facts.loop.cancellation()
 
     def progress(self, value: object) -> None:
-        self._in_the_loop(self._progress, value)
+        self.heartbeat()
+        if self.facts.observed:
+            if self.facts.loop.here():
+                self._report(value)
+            else:
+                post(self.facts.loop.token, self._report, value)
 
     def heartbeat(self) -> None:
-        self._in_the_loop(self._beat)
+        # Dated here and now: an event loop that is held up would hear of it too late. And by the
+        # same clock it may be too late already, whether or not that loop has seen so.
+        idle = self.tool.idle_timeout
+        if idle is not None and (now := self.facts.loop.clock()) < self._heard + idle:
+            self._heard = now
 
     def hold(self) -> Release:
         if self._holds is None:
             self._holds = Holds(self.facts.loop.token)
         return self._holds.take()
 
-    def _in_the_loop(self, fn: Callable[..., object], *args: object) -> None:
-        if self.facts.loop.here():
-            fn(*args)
-        else:
-            post(self.facts.loop.token, fn, *args)
+    def timeout_deadline(self) -> float:
+        """When the call's timeout, which no heartbeat puts off, interrupts it."""
+        timeout, started = self.tool.timeout, self.started_at
+        return math.inf if timeout is None or started is None else started + timeout
 
-    def _beat(self) -> None:
-        own = self.own
-        if own is not None and self.tool.idle_timeout is not None and not own.cancel_called:
-            own.deadline = self.next_deadline()
-
-    def next_deadline(self) -> float:
+    def own_deadline(self) -> float:
         """When the call's own timeouts interrupt it, if nothing is heard of it from now on."""
-        started, timeout, idle = self.started_at, self.tool.timeout, self.tool.idle_timeout
-        hard = math.inf if timeout is None or started is None else started + timeout
-        return hard if idle is None else min(hard, self.facts.loop.now() + idle)
+        own, idle, started = self.own, self.tool.idle_timeout, self.started_at
+        if own is None:
+            return math.inf
+        if idle is None or started is None:
+            return own.deadline
+        return min(own.deadline, started + (self._heard - self._began) + idle)
 
-    def _progress(self, value: object) -> None:
-        self._beat()
+    async def while_heard(
+        self, turn: Supervisor, work: Callable[[Supervisor], Awaitable[None]]
+    ) -> None:
+        """Await ``work(turn)``, and cancel `own` when the call has been silent for too long."""
+        self._began = self._heard = self.facts.loop.clock()
+        listening = turn.beside(self._listen(), name=f"idle timeout of {self._call.id}")
+        try:
+            await work(turn)
+        finally:
+            listening.cancel()
+
+    async def _listen(self) -> None:
+        """Cancel `own` when nothing has been heard of the call for its idle timeout.
+
+        By the clock, not by the timer alone, which an event loop that is held up looks at late: a
+        call that was heard of meanwhile goes on. A scope's own timer could not be taken back.
+        """
+        own, idle, clock = self.own, self.tool.idle_timeout, self.facts.loop.clock
+        assert own is not None and idle is not None  # because this was started for it
+        while True:
+            # Rounded as the timer rounds it, or a virtual clock would stand one step before it.
+            left = self._heard + idle - clock()
+            if left <= 0:
+                break
+            await sleep(left)
+        own.deadline = self.own_deadline()
+        own.cancel()
+
+    def _report(self, value: object) -> None:
         turn = self.turn
-        if turn is not None and self.facts.observed:
+        if turn is not None:
             self.facts.tell_of(CallProgress, self.index, self._call, value=value)

@@ -336,22 +336,22 @@ def a_slot_is_returned_before_its_thread_ends(patch: pytest.MonkeyPatch) -> None
     plans(**{**QUIET, "timeout": 5, "cleanup": 2}, limits=(None, "db"), calls=6, depth=0, steps=1),
 )
 def a_timeout_runs_from_the_submit(patch: pytest.MonkeyPatch) -> None:
-    made, following = _attempt.Attempt.__init__, _view.View.next_deadline
+    made, deadline = _attempt.Attempt.__init__, _view.View.timeout_deadline
     submitted: dict[int, float] = {}
 
     def make(self: Any, *args: Any) -> None:
         made(self, *args)
         submitted[id(self)] = current_time()
 
-    def next_deadline(self: Any) -> float:
+    def timeout_deadline(self: Any) -> float:
         started, self.started_at = self.started_at, submitted[id(self)]
         try:
-            return following(self)
+            return deadline(self)
         finally:
             self.started_at = started
 
     patch.setattr(_attempt.Attempt, "__init__", make)
-    patch.setattr(_view.View, "next_deadline", next_deadline)
+    patch.setattr(_view.View, "timeout_deadline", timeout_deadline)
 
 
 # Honest order.
