@@ -116,7 +116,7 @@ class Attempt(View):
             # turn ended meanwhile, or Ctrl-C landed between two statements of ours.
             if self.dropped or isinstance(exc, GeneratorExit):
                 raise
-            if self.turn is not None:
+            if turn.results[self.index] is None:
                 self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
             elif isinstance(exc, KeyboardInterrupt):
                 turn.stop(exc)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ._facts import TurnFacts
     from ._feed import Feed
     from ._kernel import Kernel
+    from ._loop import Task
     from ._outcome import Cause
     from ._places import Route
     from ._routes import Offer
@@ -73,6 +74,7 @@ class Conductor:
         "parent",
         "reason",
         "settings",
+        "task",
         "turns",
     )
 
@@ -109,6 +111,7 @@ class Conductor:
         self._feed = feed
         self.context = copy_context()
         """That of the caller: what a model or the instructions set in theirs is not for calls."""
+        self.task: Task | None = None
         self.turns = 0
         """Responses that are complete."""
         self.output: str | None = None
@@ -130,6 +133,7 @@ class Conductor:
         All turns are in one task group, because another for each would cost 15 us of the 70 of a
         turn, and an ask ends the run with its turn.
         """
+        self.task = self.facts.loop.task()
         if self.facts.observed:
             self.facts.tell(RunStarted(**self.facts.event()))
         try:
@@ -166,7 +170,7 @@ class Conductor:
             return None
         facts = self.facts.at(self.turns)
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
-        turn.task = self.facts.loop.task()
+        turn.task = self.task
         self.kernel._took(turn)
         turn.take(Request(turn, self, self._way), leads=True)
         return turn
@@ -271,7 +275,6 @@ class Conductor:
             self.error = RunCancelled(reason)
         if isinstance(self.error, TurnscopeError):
             self.error.history = self.history
-        self.kernel._run_left(self)
         if self.facts.observed:
             self.facts.tell(
                 RunFinished(
@@ -284,6 +287,8 @@ class Conductor:
         if self._feed is not None:
             self._feed.close()
         self.done.set()
+        # Last: should Ctrl-C land here, the kernel still knows whom to finish.
+        self.kernel._run_left(self)
 
     # What the face, the kernel and the call above ask of it.
 
@@ -294,6 +299,8 @@ class Conductor:
         self._end = min(self._end, end)
         if self._turn is not None:
             self._turn.ask(cause, self._end)
+        if self.task is not None and self.task.done():
+            self.finish()  # Ctrl-C landed in it, on asyncio: who waits for it asks once more
 
     def close(self) -> None:
         """Told that the block is left; a run has no calls to wait for that are not its own."""

@@ -56,6 +56,10 @@ class Kernel:
     Leaving the block asks every turn that is open to end, joins it within grace, and closes the
     backends. On asyncio the block may be entered and left in different tasks, as fixtures and
     start-up hooks do. Raises TypeError or ValueError for arguments that cannot work.
+
+    One Ctrl-C ends everything in order. A second one on asyncio is a KeyboardInterrupt at whatever
+    Python does just then: the kernel settles its calls all the same, but cleanup may be cut short,
+    and in the bookkeeping of asyncio or AnyIO it can leave a task that never ends.
     """
 
     def __init__(
@@ -290,8 +294,9 @@ class Kernel:
                 self._close()
 
     def _close(self) -> None:
-        if self._state == "open":
-            self._state = "closed"
+        self._state = "closed"
+        # By the event, which is set last: should Ctrl-C land here, the next to come goes through.
+        if not self._closing.is_set():
             for run in tuple(self._runs):
                 run.ask(_outcome.KERNEL_CLOSED)
             for turn in tuple(self._turns):

@@ -34,6 +34,7 @@ class Supervisor:
     """The inside of one turn, from the entry of its block until `done`."""
 
     __slots__ = (
+        "_all_asked",
         "_closed",
         "_done",
         "_drained",
@@ -86,6 +87,7 @@ class Supervisor:
         self._group: TaskGroup | None = None
         self._orphans: list[Nested] = []
         self._closed = False
+        self._all_asked = False
         self._drained: Event | None = None
 
     # Admission: from a call to a task.
@@ -218,13 +220,14 @@ class Supervisor:
         # Ctrl-C landed on asyncio may not have come to its end.
         for attempt in sorted(self._unsettled, key=lambda attempt: attempt.index):
             attempt.abandon()
-        self.kernel._left(self)
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
             self.facts.tell(TurnFinished(results=results, **self.facts.event()))
         self.ended = True
         if self._done is not None:
             self._done.set()
+        # Last: should Ctrl-C land here, the kernel still knows whom to finish.
+        self.kernel._left(self)
 
     def close(self) -> None:
         """Told that the block is left: no more calls come."""
@@ -252,18 +255,24 @@ class Supervisor:
         The end only ever moves earlier, also for calls that were interrupted before: one grace is
         for the whole tree of turns.
         """
-        if self.asked:
+        if self.task is not None and self.task.done():
+            self.finish()  # Ctrl-C landed in it, on asyncio: who waits for it asks once more
+        if self._all_asked:
             if end < self.enforce_at:
                 self._tighten(end)
             return
-        now = self.facts.loop.now()
-        if now >= self.deadline:
-            now, cause = self.deadline, _outcome.TURN_DEADLINE
-        self.asked, self.asked_at, self.cause = True, now, cause
+        if not self.asked:
+            now = self.facts.loop.now()
+            if now >= self.deadline:
+                now, cause = self.deadline, _outcome.TURN_DEADLINE
+            end = min(end, now + self.grace)
+            self.asked, self.asked_at, self.cause, self.enforce_at = True, now, cause, end
         self._settle_waiting()
-        self._tighten(min(end, now + self.grace))
+        self._tighten(min(end, self.enforce_at))
         if self.scope is not None:
             self.scope.cancel()
+        # Last: should Ctrl-C land above, the next to ask does it all again.
+        self._all_asked = True
 
     def _tighten(self, end: float) -> None:
         self.enforce_at = end

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.bodies import UVLOOP
 from tests.support import Loop
 
 pytestmark = pytest.mark.skipif(
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PROGRAM = Path(__file__).with_name("ctrl_c.py")
+AT_EACH_LINE = Path(__file__).with_name("ctrl_c_at_line.py")
 
 
 @contextmanager
@@ -84,3 +86,32 @@ def test_ctrl_c_twice_ends_the_program_and_settles_every_call(any_loop: Loop) ->
     assert lines[-1] == "KeyboardInterrupt"
     (settled,) = [line for line in lines if line.startswith("statuses")]
     assert settled in ("statuses cancelled", "statuses failed")
+
+
+@pytest.mark.parametrize("any_loop", ["asyncio", UVLOOP], indirect=True)
+def test_a_second_ctrl_c_at_any_line_of_ours_hangs_nothing_and_loses_no_call(
+    any_loop: Loop,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(AT_EACH_LINE), any_loop.name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    places = [line.split() for line in done.stdout.splitlines()]
+    assert {place.partition(":")[0] for place, *_ in places} >= {
+        "Attempt._settle",
+        "Supervisor.finish",
+        "Supervisor.ask",
+        "Kernel._close",
+        "Turn.__aexit__",
+    }
+    for place, raised, *statuses in places:
+        assert len(statuses) == 2 and {*statuses} <= {"cancelled", "failed"}, place
+        # CancelledError, the first Ctrl-C, where the second lands in a body that is being cancelled
+        # anyway. RuntimeError where it keeps a scope of AnyIO's from being left.
+        assert raised in ("KeyboardInterrupt", "CancelledError", "RuntimeError"), place
+    others = [place for place, raised, *_ in places if raised != "KeyboardInterrupt"]
+    assert len(others) <= len(places) / 10, others
