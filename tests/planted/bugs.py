@@ -34,6 +34,11 @@ from tests.properties.test_l5_limits_hold import (
 )
 from tests.properties.test_l7_deadlines_compose import timeouts_begin_with_the_body
 from tests.properties.test_l8_honest_order import observers_change_nothing
+from tests.properties.test_l9_same_everywhere import (
+    pure_calls,
+    same_on_every_backend,
+    same_on_trio,
+)
 from tests.properties.test_l10_no_lost_errors import ERRORS, no_lost_errors
 from tests.properties.threads import LONG, Batch, ThreadPlan
 from tests.support import Loop
@@ -42,6 +47,7 @@ from turnscope import (
     _attempt,
     _block,
     _limits,
+    _loop,
     _observers,
     _outcome,
     _parking,
@@ -49,6 +55,7 @@ from turnscope import (
     _supervisor,
     _view,
 )
+from turnscope_backends import ThreadBackend
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -365,6 +372,40 @@ def an_observer_that_fails_silences_the_others(patch: pytest.MonkeyPatch) -> Non
                 observer.observe(event)
 
     patch.setattr(_observers.Observers, "tell", emit)
+
+
+# Same everywhere.
+
+
+@planted(same_on_trio, plans(cleanup=7))
+def bodies_have_no_driver_on_trio(patch: pytest.MonkeyPatch) -> None:
+    driven = _loop.Loop.drive
+
+    def drive(self: Any, body: Any, call: Any) -> Any:
+        return driven(self, body, call) if self.is_asyncio else body
+
+    patch.setattr(_loop.Loop, "drive", drive)
+
+
+@planted(same_on_trio, plans(**ERRORS))
+def a_cancellation_of_the_tools_own_is_a_strangers_on_asyncio(patch: pytest.MonkeyPatch) -> None:
+    stranger = _outcome.cancelled_by_stranger
+    patch.setattr(
+        _outcome, "cancelled_by_stranger", lambda task: task is not None or stranger(task)
+    )
+
+
+@planted(same_on_every_backend, pure_calls(), loop=REAL, examples=20)
+def a_failure_in_a_thread_loses_its_type(patch: pytest.MonkeyPatch) -> None:
+    call = ThreadBackend.call
+
+    async def retold(self: Any, fn: Any, kwargs: Any, context: Any, /) -> Any:
+        try:
+            return await call(self, fn, kwargs, context)
+        except Exception as exc:
+            raise RuntimeError(str(exc)) from exc
+
+    patch.setattr(ThreadBackend, "call", retold)
 
 
 # No lost errors.
