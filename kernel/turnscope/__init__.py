@@ -4,13 +4,15 @@ The layers, from the top; a file imports from those below it only:
 
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
     _run _conductor _feed         Run, the face in the caller's task; its loop; its events
+    _endings                      what a turn of a run leaves
     _request _assemble _models    one model request; its events as whole calls; which model
     _agent _budget                who answers, with what, for how much
-    _turn _supervisor             Turn, the face in the caller's task; and what goes on inside
+    _turn _supervisor _asking     Turn, the face in the caller's task; its inside; its end
     _block _facts                 how the blocks open and are left; what is known of a turn
     _routes _places _guests       from a tool to where its calls run; what the kernel opens
     _observers                    who is told of everything
-    _attempt _view _parking       one call: its life, what its body sees, what is nested in it
+    _attempt _askable             one call: its life; its end
+    _view _parking                what its body sees; what is nested in it
     _outcome                      what a body came to, in the words of a result
     _tools _schema                what a tool is; what it takes
     _limits _holds                capacity; work that goes on outside the loop

@@ -13,24 +13,21 @@ from collections.abc import Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from . import _outcome
 from ._assemble import Response
 from ._budget import Ledger
 from ._calls import Status, ToolCall
+from ._endings import failed, messages_of, model_error
 from ._errors import (
     BudgetExceeded,
     DeadlineExceeded,
     InvalidArguments,
-    ModelError,
     NotStarted,
     RunCancelled,
-    ToolFailed,
     TurnscopeError,
 )
 from ._history import History
-from ._messages import Message, ResultMessage
 from ._request import Request
-from ._stored import is_object, storable
+from ._stored import is_object
 from ._supervisor import Supervisor
 from .events import FinishReason, ModelAnswered, RunFinished, RunStarted
 
@@ -171,7 +168,7 @@ class Conductor:
         facts = self.facts.at(self.turns)
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
         turn.task = self.task
-        self.kernel._took(turn)
+        self.kernel._turns[turn] = None
         turn.take(Request(turn, self, self._way), leads=True)
         return turn
 
@@ -193,7 +190,7 @@ class Conductor:
                 )
             self.context.run(self._submit, turn, response)
         elif not turn.is_asked():
-            self.error = _model_error(error)
+            self.error = model_error(error)
         turn.close()
 
     def _submit(self, turn: Supervisor, response: Response) -> None:
@@ -226,38 +223,15 @@ class Conductor:
         response, self._response, self._turn = self._response, None, None
         if response is not None:
             self.turns += 1
-            messages: list[Message] = []
-            if response.message.text or response.message.calls:
-                messages.append(response.message)
-            for call, result in zip(response.message.calls, turn.results, strict=True):
-                assert result is not None  # because the turn has ended
-                messages.append(
-                    ResultMessage(
-                        id=call.id,
-                        name=call.name,
-                        status=result.status,
-                        content=storable(result.content),
-                    )
-                )
-            self.history = self.history.grown(messages)
+            self.history = self.history.grown(messages_of(response, turn.results))
         if turn.fatal is not None:
-            self.error = self._fatal(turn, turn.fatal)
+            self.error = failed(turn.results, turn.fatal)
         elif turn.asked and self._cause is None:
             self.error = self._out_of_time()
         elif self._spent is not None:
             self.error = self._spent
         elif response is not None and not response.calls and not turn.asked:
             self.output, self.reason = response.message.text, response.reason
-
-    def _fatal(self, turn: Supervisor, fatal: BaseException) -> BaseException:
-        if isinstance(fatal, KeyboardInterrupt):
-            return fatal
-        for result in turn.results:
-            if result is not None and result.error is fatal:
-                failed = ToolFailed(result)
-                failed.__cause__ = fatal
-                return failed
-        return fatal
 
     def _out_of_time(self) -> TurnscopeError:
         if self._seconds != math.inf:
@@ -304,16 +278,3 @@ class Conductor:
 
     def close(self) -> None:
         """Told that the block is left; a run has no calls to wait for that are not its own."""
-
-
-def _model_error(error: BaseException | None) -> BaseException:
-    """What a failed request raises out of its run."""
-    if isinstance(error, NotStarted) and error.__cause__ is not None:
-        error = error.__cause__  # its client could not be opened
-    if error is None:
-        return ModelError("the model gave no response")
-    if isinstance(error, (TurnscopeError, KeyboardInterrupt)):
-        return error
-    failed = ModelError(f"the model failed: {_outcome.described(error)}")
-    failed.__cause__ = error
-    return failed

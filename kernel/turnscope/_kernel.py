@@ -57,9 +57,8 @@ class Kernel:
     backends. On asyncio the block may be entered and left in different tasks, as fixtures and
     start-up hooks do. Raises TypeError or ValueError for arguments that cannot work.
 
-    One Ctrl-C ends everything in order. A second one on asyncio is a KeyboardInterrupt at whatever
-    Python does just then: the kernel settles its calls all the same, but cleanup may be cut short,
-    and in the bookkeeping of asyncio or AnyIO it can leave a task that never ends.
+    One Ctrl-C ends everything in order. A second one on asyncio strikes whatever runs just then:
+    calls settle, but cleanup may be cut short, and a task of AnyIO's own may never end.
     """
 
     def __init__(
@@ -243,12 +242,8 @@ class Kernel:
 
     def _supervise(self, turn: Supervisor) -> None:
         """Take *turn* in: start its task in the kernel's task group."""
-        self._took(turn)
-        self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
-
-    def _took(self, turn: Supervisor) -> None:
-        """Note *turn*, which has a task."""
         self._turns[turn] = None
+        self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
 
     def _conduct(self, run: Conductor) -> None:
         """Take *run* in: start its task in the kernel's task group."""

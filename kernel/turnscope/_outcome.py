@@ -27,6 +27,7 @@ from ._loop import cancelled_by_stranger
 if TYPE_CHECKING:
     from ._attempt import Attempt
     from ._supervisor import Supervisor
+    from ._view import View
 
 _UNKNOWN: Final = "It had started, so its effects may or may not have happened."
 
@@ -55,7 +56,7 @@ SIBLING_FAILED: Final = Cause(Status.CANCELLED, "another call of the turn failed
 _STRANGER: Final = Cause(Status.CANCELLED, "its task was cancelled from outside")
 
 
-def timeout_of(call: Attempt, deadline: float) -> Cause:
+def timeout_of(call: View, deadline: float) -> Cause:
     """The cause when a call's own deadline came: its timeout, or its idle timeout."""
     tool, started = call.tool, call.started_at or 0.0
     timeout, idle = tool.timeout, tool.idle_timeout

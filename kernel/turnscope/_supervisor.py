@@ -8,33 +8,31 @@ Above: `_turn`, the face that waits in the caller's task. Below: `_attempt`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, Event, TaskHandle
+from anyio import Event, TaskHandle
 from anyio.abc import TaskGroup
 
 from . import _outcome
+from ._asking import Asking
 from ._attempt import Attempt
 from ._calls import ToolCall, ToolResult
 from ._errors import LimiterLeaked, NotStarted
-from ._loop import Task, scope_of
+from ._loop import scope_of
 from ._parking import Nested
 from .events import CallReady, CallSettled, TurnFinished
 
 if TYPE_CHECKING:
     from ._facts import TurnFacts
     from ._kernel import Kernel
-    from ._outcome import Cause
 
 
-class Supervisor:
+class Supervisor(Asking):
     """The inside of one turn, from the entry of its block until `done`."""
 
     __slots__ = (
-        "_all_asked",
         "_closed",
         "_done",
         "_drained",
@@ -42,52 +40,27 @@ class Supervisor:
         "_leader",
         "_orphans",
         "_pending",
-        "_unsettled",
-        "asked",
-        "asked_at",
-        "cause",
-        "deadline",
         "ended",
-        "enforce_at",
-        "facts",
-        "fatal",
-        "grace",
         "kernel",
         "parent",
         "results",
-        "scope",
-        "task",
     )
 
     def __init__(
         self, kernel: Kernel, facts: TurnFacts, deadline: float, parent: Attempt | None
     ) -> None:
+        super().__init__(facts, deadline, kernel.grace)
         self.kernel = kernel
-        self.facts = facts
         self.parent = parent
-        self.deadline = deadline
-        self.grace = kernel.grace
-        self.scope: CancelScope | None = None
-        """That of the task group, once `serve` runs. One more, around the group, would cost 2 us of
-        the 65 of a turn, on trio 4 of 85."""
-        self.task: Task | None = None
-        self.asked = False
-        self.asked_at = math.inf
-        self.enforce_at = math.inf
-        self.cause: Cause = _outcome.LEFT
-        self.fatal: BaseException | None = None
-        """What the turn raises in its caller after all has settled, if anything."""
         self.results: list[ToolResult | None] = []
         self.ended = False
         """Whether nothing of the turn runs any more."""
         self._done: Event | None = None
-        self._unsettled: set[Attempt] = set()
         self._pending: list[Attempt] = []
         self._leader: Attempt | None = None
         self._group: TaskGroup | None = None
         self._orphans: list[Nested] = []
         self._closed = False
-        self._all_asked = False
         self._drained: Event | None = None
 
     # Admission: from a call to a task.
@@ -238,60 +211,6 @@ class Supervisor:
         if self._drained is not None and self._closed and not self._unsettled:
             self._drained.set()
 
-    # The end: ask, interrupt once, enforce.
-
-    def is_asked(self) -> bool:
-        """Whether the calls are to end; the first to look after the deadline asks."""
-        if self.asked or self.deadline == math.inf:
-            return self.asked
-        # By the clock, which may be ahead of the timer that is going to cancel the scope.
-        if self.facts.loop.now() >= self.deadline:
-            self.ask(_outcome.TURN_DEADLINE)
-        return self.asked
-
-    def ask(self, cause: Cause, end: float = math.inf) -> None:
-        """Ask every call to end by *end*, a clock value, at most ``grace`` from now.
-
-        The end only ever moves earlier, also for calls that were interrupted before: one grace is
-        for the whole tree of turns.
-        """
-        if self.task is not None and self.task.done():
-            self.finish()  # Ctrl-C landed in it, on asyncio: who waits for it asks once more
-        if self._all_asked:
-            if end < self.enforce_at:
-                self._tighten(end)
-            return
-        if not self.asked:
-            now = self.facts.loop.now()
-            if now >= self.deadline:
-                now, cause = self.deadline, _outcome.TURN_DEADLINE
-            end = min(end, now + self.grace)
-            self.asked, self.asked_at, self.cause, self.enforce_at = True, now, cause, end
-        self._settle_waiting()
-        self._tighten(min(end, self.enforce_at))
-        if self.scope is not None:
-            self.scope.cancel()
-        # Last: should Ctrl-C land above, the next to ask does it all again.
-        self._all_asked = True
-
-    def _tighten(self, end: float) -> None:
-        self.enforce_at = end
-        for attempt in tuple(self._unsettled):
-            attempt.ask(end)
-
-    def _settle_waiting(self) -> None:
-        waiting = [a for a in self._unsettled if a.ticket.waits_for and a.started_at is None]
-        waiting.sort(key=lambda attempt: attempt.index)
-        for attempt in waiting:
-            # All leave before any slot is given back: it might go to one of them.
-            attempt.ticket.leave()
-        for attempt in waiting:
-            attempt.settle_unstarted(self.not_started())
-
-    def not_started(self) -> NotStarted:
-        """The reason for a call that an ask finds not started."""
-        return NotStarted(self.cause.reason)
-
     # Settling.
 
     def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
@@ -307,12 +226,6 @@ class Supervisor:
         if fatal is not None:
             self.stop(fatal)
         self._check_drained()
-
-    def stop(self, fatal: BaseException) -> None:
-        """Ask every call to end, and raise *fatal* in the caller after it."""
-        if self.fatal is None or isinstance(fatal, KeyboardInterrupt):
-            self.fatal = fatal
-        self.ask(_outcome.SIBLING_FAILED)
 
     def adopt(self, nested: list[Nested]) -> None:
         """Take over turns whose call ended without leaving them: end them, and wait for them."""

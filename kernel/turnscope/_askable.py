@@ -1,0 +1,135 @@
+"""A call as it is asked to end: one interrupt, a shield for the cleanup, and a time to end.
+
+The turn tells it that it has been asked; the driver asks it of each cancellation on its way to the
+body. Above: the attempt, which is this with a life. Below: the view, and what is nested in a call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope, current_effective_deadline
+
+from . import _outcome
+from ._calls import ToolCall
+from ._interrupt import PATIENCE
+from ._loop import cancelled_by_stranger, sent_by
+from ._parking import Parking
+from ._view import View
+
+if TYPE_CHECKING:
+    from ._supervisor import Supervisor
+    from ._tools import Tool
+
+
+class Askable(View):
+    """One call, as far as its end is concerned. Its members without an underscore are public."""
+
+    __slots__ = (
+        "_enforced",
+        "_parking",
+        "_unwinding",
+        "cause",
+        "dropped",
+        "inner",
+        "nurseries",
+        "stubborn",
+        "told",
+        "watch",
+    )
+
+    def __init__(self, turn: Supervisor, index: int, call: ToolCall, tool: Tool[..., Any]) -> None:
+        super().__init__(turn, index, call, tool)
+        self.inner: CancelScope | None = None
+        """The scope around the body: shielded at the interrupt, cancelled to enforce."""
+        self.nurseries = 0
+        """How many nurseries around the body are not its own, in its task."""
+        self.told = False
+        """Whether the interrupt was delivered."""
+        self.watch = False
+        """Whether the shield is to change after a step of the body."""
+        self._unwinding = self.stubborn = self.dropped = False
+        self.cause: _outcome.Cause | None = None
+        self._enforced = 0
+        self._parking: Parking | None = None
+
+    def deliver(self, cancellation: BaseException) -> None:
+        """Told that *cancellation* is about to reach the body."""
+        turn, inner = self.turn, self.inner
+        assert turn is not None and inner is not None  # because the body runs
+        if inner.cancel_called:  # enforced
+            self._enforced += 1
+            if self._enforced == PATIENCE + 1:
+                self.stubborn = True
+        elif not self.told:
+            if not self.due() and cancelled_by_stranger(turn.task):
+                turn.ask(_outcome.LOOP_ENDS)
+            if self.due():
+                self._interrupt(turn, inner, cancellation)
+
+    def _interrupt(self, turn: Supervisor, inner: CancelScope, cancellation: BaseException) -> None:
+        if self.facts.loop.in_nursery(self.nurseries):
+            # A nursery takes a cancellation that no parent of it has sent: shielded, the body would
+            # go on after it as if the children had done their work. So not before it is left.
+            self._unwinding = self.watch = True
+            self._tell(turn, inner)
+            return
+        inner.shield = True
+        if current_effective_deadline() != -math.inf or sent_by(cancellation, self.own, turn.scope):
+            self._tell(turn, inner)
+        else:
+            # With the shield up, only a scope of the body's own is cancelled here, say by a timer
+            # at the same instant. It takes this one; ours comes next, or, if the body never leaves
+            # that scope, when patience is out.
+            self.watch = True
+            self._enforced += self.facts.loop.now() >= turn.enforce_at
+            if self._enforced > PATIENCE:
+                self._enforced = 0
+                self._tell(turn, inner)
+
+    def stepped(self) -> None:
+        """Told that the body has taken a step, and waits again."""
+        inner = self.inner
+        if inner is not None and not (
+            self._unwinding and self.facts.loop.in_nursery(self.nurseries)
+        ):
+            inner.shield = self._unwinding
+            self.watch = self._unwinding = False
+
+    def due(self) -> bool:
+        """Whether the body is to be interrupted, and has not been."""
+        if self.told or self.turn is None:
+            return False
+        timed_out = self.own is not None and self.own.cancel_called
+        return timed_out or self.turn.is_asked()
+
+    def drop(self) -> None:
+        """Told that the coroutine is being closed: nothing can be awaited any more."""
+        self.dropped = True
+
+    def _tell(self, turn: Supervisor, inner: CancelScope) -> None:
+        """The interrupt: from here the body is shielded, and has until the end of grace."""
+        self.told = self.asked = True
+        own, end = self.own, turn.enforce_at
+        if own is not None and own.cancel_called and own.deadline <= turn.asked_at:
+            self.cause = _outcome.timeout_of(self, own.deadline)
+            end = min(end, self.facts.loop.now() + turn.grace)
+        else:
+            self.cause = turn.cause
+        inner.deadline = end
+        if self._parking is not None:
+            self._parking.go_without()
+            self._parking.ask(_outcome.PARENT_ENDS, end)
+
+    def ask(self, end: float) -> None:
+        """Told by the turn that it has been asked, or that its end is now *end*, and earlier."""
+        self.asked = True
+        parking, inner = self._parking, self.inner
+        if parking is not None:
+            parking.go_without()
+        # An interrupt that could not reach the body yet, for a shield of its own, is still to come.
+        if self.told and inner is not None and end < inner.deadline:
+            inner.deadline = end
+            if parking is not None:
+                parking.ask(_outcome.PARENT_ENDS, end)

@@ -1,0 +1,60 @@
+"""What a turn of a run leaves: messages for its history, or the error that the run raises. Pure.
+
+Above: the conductor. Below: the values and the errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import _outcome
+from ._assemble import Response
+from ._calls import ToolResult
+from ._errors import ModelError, NotStarted, ToolFailed, TurnscopeError
+from ._messages import Message, ResultMessage
+from ._stored import storable
+
+
+def messages_of(response: Response, results: Sequence[ToolResult | None]) -> list[Message]:
+    """The messages of a whole turn: the answer, and the one result of each of its calls, in order.
+
+    None for an answer with neither text nor calls: providers refuse to be sent one.
+    """
+    answer = response.message
+    messages: list[Message] = [answer] if answer.text or answer.calls else []
+    for call, result in zip(answer.calls, results, strict=True):
+        assert result is not None  # because the turn has ended
+        messages.append(
+            ResultMessage(
+                id=call.id,
+                name=call.name,
+                status=result.status,
+                content=storable(result.content),
+            )
+        )
+    return messages
+
+
+def failed(results: Sequence[ToolResult | None], fatal: BaseException) -> BaseException:
+    """What a run raises for *fatal*, which has ended its turn: Ctrl-C, or a tool's exception."""
+    if isinstance(fatal, KeyboardInterrupt):
+        return fatal
+    for result in results:
+        if result is not None and result.error is fatal:
+            error = ToolFailed(result)
+            error.__cause__ = fatal
+            return error
+    return fatal
+
+
+def model_error(error: BaseException | None) -> BaseException:
+    """What a run raises for the *error* of its request."""
+    if isinstance(error, NotStarted) and error.__cause__ is not None:
+        error = error.__cause__  # its client could not be opened
+    if error is None:
+        return ModelError("the model gave no response")
+    if isinstance(error, (TurnscopeError, KeyboardInterrupt)):
+        return error
+    failed = ModelError(f"the model failed: {_outcome.described(error)}")
+    failed.__cause__ = error
+    return failed
