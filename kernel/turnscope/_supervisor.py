@@ -196,9 +196,9 @@ class Supervisor(Asking):
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
             self.facts.tell(TurnFinished(results=results, **self.facts.event()))
-        self.ended = True
         if self._done is not None:
             self._done.set()
+        self.ended = True
         # Last: should Ctrl-C land here, the kernel still knows whom to finish.
         self.kernel._left(self)
 
@@ -215,6 +215,7 @@ class Supervisor(Asking):
 
     def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
         """Take the result of *attempt*. In one step."""
+        self._unsettled.discard(attempt)
         try:
             self.commit(attempt.index, result)
         finally:
