@@ -16,7 +16,7 @@ import attrs
 from ._calls import ToolCall
 from ._errors import ModelError
 from ._messages import AssistantMessage, Reasoning, Usage
-from ._stored import is_object, wrapped
+from ._stored import encodable, is_object, wrapped
 from .events import (
     CallDelta,
     CallSealed,
@@ -103,7 +103,7 @@ class Assembler:
         self._calls[index].sealed = True
 
     def _thought(self, opaque: object = None) -> None:
-        self._reasoning.append(Reasoning("".join(self._thinking), opaque))
+        self._reasoning.append(Reasoning(encodable("".join(self._thinking)), opaque))
         self._thinking.clear()
 
     def finish(self, taken: Callable[[str], bool]) -> Response:
@@ -120,12 +120,12 @@ class Assembler:
                 growing = self._calls[index]
                 if not growing.name:
                     raise ModelError(f"the model asked for a call, {index}, without a tool's name")
-                call_id = _own_id(growing.id, lambda name: name in ids or taken(name))
+                call_id = _own_id(encodable(growing.id), lambda name: name in ids or taken(name))
                 ids.add(call_id)
-                arguments = "".join(growing.arguments).strip() or "{}"
-                calls.append(ToolCall(call_id, growing.name, arguments))
+                arguments = encodable("".join(growing.arguments)).strip() or "{}"
+                calls.append(ToolCall(call_id, encodable(growing.name), arguments))
         message = AssistantMessage(
-            text="".join(self._text),
+            text=encodable("".join(self._text)),
             calls=tuple(_sendable(call) for call in calls),
             reasoning=tuple(self._reasoning),
         )

@@ -18,10 +18,11 @@ from ._stored import storable
 def messages_of(response: Response, results: Sequence[ToolResult | None]) -> list[Message]:
     """The messages of a whole turn: the answer, and the one result of each of its calls, in order.
 
-    None for an answer with neither text nor calls: providers refuse to be sent one.
+    None for an answer with neither calls nor more than white space: providers refuse to be sent
+    one.
     """
     answer = response.message
-    messages: list[Message] = [answer] if answer.text or answer.calls else []
+    messages: list[Message] = [answer] if answer.calls or answer.text.strip() else []
     for call, result in zip(answer.calls, results, strict=True):
         assert result is not None  # because the turn has ended
         messages.append(

@@ -131,7 +131,7 @@ def _checked(messages: Sequence[Message]) -> set[str]:
         elif isinstance(message, ResultMessage):
             raise ValueError(f"{where} is a result, {message.id!r}, of no call before it")
         elif isinstance(message, AssistantMessage):
-            if not message.text and not message.calls:
+            if not message.calls and not message.text.strip():
                 raise ValueError(f"{where} is an answer with neither text nor calls")
             for call in message.calls:
                 if not call.id or call.id in taken:

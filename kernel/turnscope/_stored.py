@@ -47,22 +47,26 @@ def wrapped(text: str) -> str:
 
 
 def storable(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:
-    """*content* with its lone surrogates replaced: they are in no encoding, so in no request."""
+    """*content* with its texts made `encodable`."""
     if isinstance(content, str):
-        return _encodable(content)
+        return encodable(content)
     return tuple(
-        part if part.text is None else attrs.evolve(part, text=_encodable(part.text))
+        part if part.text is None else attrs.evolve(part, text=encodable(part.text))
         for part in content
     )
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """*text* without surrogates: they are in no encoding, so in no request.
+
+    Two that make a character become it, since a server may cut its text between them.
+    """
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 

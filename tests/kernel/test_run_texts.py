@@ -1,0 +1,61 @@
+"""What a model may write that no provider takes back: halves of characters, and white space alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from turnscope import Agent, AssistantMessage, History, Kernel, ToolCall, UserMessage, tool
+from turnscope.events import CallDelta, ModelFinished, ReasoningDelta, TextDelta
+from turnscope.testing import ScriptedModel, Stream
+
+
+@tool
+async def echo(text: str = "") -> str:
+    return text
+
+
+@pytest.mark.anyio
+async def test_a_character_that_the_server_cut_in_two_is_whole_in_the_history() -> None:
+    answer = Stream([(0, TextDelta("\ud83d")), (0, TextDelta("\ude00!")), (0, ModelFinished())])
+    async with Kernel() as kernel:
+        result = await kernel.run(Agent(model=ScriptedModel([answer])), "?")
+    assert result.output == "😀!"
+    assert History.from_json(result.history.to_json().encode()) == result.history
+
+
+@pytest.mark.anyio
+async def test_half_a_character_in_a_call_leaves_a_history_that_can_be_sent() -> None:
+    asks = [
+        (0, ReasoningDelta("\ud83d")),
+        (0, CallDelta(0, "c\ud83d", "echo", '{"text": "\ud83d"}')),
+        (0, CallDelta(1, "c1", "ech\ud83d", "\ud83d")),
+        (0, ModelFinished("calls")),
+    ]
+    agent = Agent(model=ScriptedModel([Stream(asks), "done"]), tools=[echo])
+    async with Kernel() as kernel:
+        result = await kernel.run(agent, "?")
+    result.history.to_json().encode()
+    assert [each.status for each in result.history.results] == ["ok", "invalid"]
+
+
+@pytest.mark.anyio
+async def test_an_answer_of_white_space_is_an_output_but_no_message() -> None:
+    async with Kernel() as kernel:
+        result = await kernel.run(Agent(model=ScriptedModel([" \n"])), "?")
+    assert result.output == " \n"
+    assert result.history[:] == (UserMessage("?"),)
+
+
+def test_a_history_refuses_an_answer_of_white_space() -> None:
+    with pytest.raises(ValueError, match="neither text nor calls"):
+        History([UserMessage("?"), AssistantMessage(text=" ")])
+    History([UserMessage("?"), AssistantMessage(text="."), UserMessage("?")])
+
+
+@pytest.mark.anyio
+async def test_white_space_beside_calls_is_kept() -> None:
+    model = ScriptedModel([[" ", ToolCall("c", "echo", {})], "done"])
+    async with Kernel() as kernel:
+        result = await kernel.run(Agent(model=model, tools=[echo]), "?")
+    assert isinstance(answer := result.history[1], AssistantMessage)
+    assert (answer.text, len(answer.calls)) == (" ", 1)
