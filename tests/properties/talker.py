@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import attrs
@@ -47,6 +47,8 @@ from turnscope.events import (
 from turnscope.testing import nothing_left
 
 from .talks import Answer, Ask, Chat, Hit, Talk, every_ask, every_talk
+
+E = TypeVar("E", bound=RunEvent)
 
 FAR = 100_000.0
 """Virtual seconds after which a chat is stuck."""
@@ -100,6 +102,8 @@ class Talker:
     """`CallContext.deadline`, as the bodies read it."""
     working: Counter[str] = attrs.Factory(Counter)
     """Bodies at work, by run; those of the tool "agent" are parked, and do not count."""
+    open: int = 0
+    """Requests that are under way."""
     violation: str = ""
     kernel: Kernel = attrs.field(init=False)
     origin: float = 0.0
@@ -130,6 +134,10 @@ class Talker:
         for ending in self.endings.values():
             self.keep(ending.run.history)
 
+    def told(self, kind: type[E]) -> Iterator[E]:
+        """The events of one kind, in their order."""
+        return (event for event in self.events if isinstance(event, kind))
+
     def at(self, place: str, what: str) -> float | None:
         """When *what* was first noted at *place*, or None."""
         return next((when for p, w, when in self.notes if (p, w) == (place, what)), None)
@@ -151,6 +159,9 @@ class Talker:
         if answer.fails_at == -1:
             raise Planned("no connection")
         events = self._pieces(place, answer)
+        self.open += 1
+        if self.open > self.chat.requests:
+            self.violation = f"{self.open} requests, of {self.chat.requests}"
         try:
             yield events
         except anyio.get_cancelled_exc_class():
@@ -159,6 +170,7 @@ class Talker:
             raise
         finally:
             await events.aclose()
+            self.open -= 1
             self.note(place, "end")
 
     async def _pieces(self, place: str, answer: Answer) -> Any:

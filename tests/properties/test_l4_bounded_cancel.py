@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from hypothesis import given
 
 from tests.support import Loop
+from turnscope.events import CallSettled, RunFinished, RunStarted
 
 from .generate import foretold, plans, share, shields_itself
+from .generate_talks import ENDS, chats
 from .machine import Machine, run
 from .plans import Plan, every_call
 from .story import assert_same
+from .talker import Talker, perform
+from .talks import Chat
 
 
 def bounded_cancel(plan: Plan, loop: Loop) -> None:
@@ -54,6 +59,52 @@ def _block_shields_itself(plan: Plan) -> bool:
     return any(getattr(op, "shield", False) for block in blocks for op in block.ops)
 
 
+RUNS = {"fatal": 0, "broken": 0, "budget": 0, "odd": 0, "nest": 6, "swallow": 3, "pause": 0}
+
+RAISED = {
+    "timeout": "DeadlineExceeded",
+    "deadline": "DeadlineExceeded",
+    "seconds": "BudgetExceeded",
+    "run.cancel": "RunCancelled",
+    "kernel": "RunCancelled",
+    "raise": "Planned",
+    "break": "",
+}
+"""The others are cancellations."""
+
+
+def a_tree_of_runs_ends_within_one_grace(chat: Chat, loop: Loop) -> None:
+    # That nothing is left once the run is, and that no body takes another step, is what `talker`
+    # asserts in every chat.
+    talker = perform(chat, loop)
+    hit, ending = chat.hit, talker.endings["t0"]
+    asked = hit.after if talker.reached == math.inf and hit.how != "break" else talker.reached
+    finished = {event.run_id: event.time - talker.origin for event in talker.told(RunFinished)}
+    assert {event.run_id for event in talker.told(RunStarted)} == finished.keys()
+    for event in talker.told(RunFinished):
+        for parent in event.parents:
+            assert finished[event.run_id] <= finished[parent], "a run outlived its parent"
+    end = finished[ending.run.run_id]
+    assert all(when <= end for _, _, when in talker.notes), "a body outlived its run"
+    assert end <= ending.left
+    if end <= asked:
+        return
+    assert ending.left <= asked + chat.grace, "the whole tree has one grace"
+    assert ending.result is None, "a run that was cancelled has no output"
+    assert ending.end == RAISED.get(hit.how, _cancelled(loop)), ending.error
+    _keeps_what_had_completed(talker, asked)
+
+
+def _cancelled(loop: Loop) -> str:
+    return "Cancelled" if loop.name == "trio" else "CancelledError"
+
+
+def _keeps_what_had_completed(talker: Talker, asked: float) -> None:
+    for event in talker.told(CallSettled):
+        if event.time - talker.origin < asked:
+            assert event.result.status in ("ok", "failed", "invalid"), event.result
+
+
 @share(0.8)
 @given(plan=plans(caller=("scope", "move_on_after", "fail_after"), swallow=3))
 def test_a_cancelled_turn_ends_within_one_grace(virtual_loop: Loop, plan: Plan) -> None:
@@ -76,3 +127,15 @@ def test_ctrl_c_in_the_callers_own_await_ends_a_turn_likewise(plan: Plan) -> Non
 @given(plan=plans(nest=6, calls=2, host=4, patient=5, fail=0, odd_call=0))
 def test_one_grace_is_for_the_whole_tree_of_turns(virtual_loop: Loop, plan: Plan) -> None:
     bounded_cancel(plan, virtual_loop)
+
+
+@share(0.6)
+@given(chat=chats(**RUNS, hit=ENDS, readers=("wait", "events")))
+def test_a_run_and_those_in_its_tools_end_within_one_grace(virtual_loop: Loop, chat: Chat) -> None:
+    a_tree_of_runs_ends_within_one_grace(chat, virtual_loop)
+
+
+@share(0.4)
+@given(chat=chats(**RUNS, hit=("native", "asyncio.timeout"), readers=("wait", "events")))
+def test_native_cancels_end_a_tree_of_runs_within_one_grace_too(chat: Chat) -> None:
+    a_tree_of_runs_ends_within_one_grace(chat, Loop("asyncio", virtual=True))

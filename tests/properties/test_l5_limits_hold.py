@@ -9,10 +9,22 @@ from collections import defaultdict, deque
 from hypothesis import given, settings
 
 from tests.support import Loop
+from turnscope.events import (
+    CallSettled,
+    CallStarted,
+    ModelAnswered,
+    ModelStarted,
+    RunFinished,
+    TurnEvent,
+)
 
+from . import generate_talks
 from .generate import QUIET, plans, share
+from .generate_talks import ENDS, chats
 from .machine import Machine, run
 from .plans import Pause, Plan, Sleep, Submit
+from .talker import perform
+from .talks import Chat
 from .threads import Batch, batches, run_batch
 
 GROUPS = (None, "db", "web")
@@ -107,6 +119,49 @@ def threads_count_until_they_end(batch: Batch, loop: Loop) -> None:
     assert run.most <= batch.threads, f"{run.most} threads worked, where {batch.threads} may"
 
 
+def nested_runs_cannot_deadlock(chat: Chat, loop: Loop) -> None:
+    """Nothing happens to these: all complete, however few calls and requests may be at work."""
+    # That no more bodies and requests are at work than may be, `talker` asserts in every chat.
+    talker = perform(chat, loop)
+    for ending in talker.endings.values():
+        assert ending.result is not None, ending.error
+    for event in talker.told(CallSettled):
+        assert event.result.ok, event.result
+    begun = sum(place in talker.asks for place, what, _ in talker.notes if what == "start")
+    assert begun == sum(ask.tool == "work" for ask in talker.asks.values())
+
+
+def budgets_hold(chat: Chat, loop: Loop) -> None:
+    """A run in a tool spends the budget of each run above it, too."""
+    talker = perform(chat, loop)
+    spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    level = {}
+
+    def left(event: TurnEvent, what: str) -> bool:
+        runs = (*event.parents, event.run_id)
+        return all(spent[run][what] < getattr(level[run], what) for run in runs)
+
+    for event in talker.events:
+        runs = (*event.parents, event.run_id)
+        level[event.run_id] = chat.levels[len(event.parents)]
+        tokens = 0
+        if isinstance(event, ModelStarted):
+            assert left(event, "turns") and left(event, "tokens"), event
+        elif isinstance(event, CallStarted):
+            assert left(event, "tokens"), event
+        elif isinstance(event, ModelAnswered):
+            tokens = event.usage.tokens
+        for run in runs:
+            spent[run]["turns"] += isinstance(event, ModelStarted)
+            spent[run]["calls"] += isinstance(event, CallStarted)
+            spent[run]["tokens"] += tokens
+        assert all(spent[run]["calls"] <= level[run].calls for run in runs), event
+        if isinstance(event, RunFinished):
+            assert event.usage.tokens == spent[event.run_id]["tokens"], "its usage is the tree's"
+            if type(event.error).__name__ == "BudgetExceeded":
+                assert not all(left(event, what) for what in ("turns", "calls", "tokens")), event
+
+
 @share(0.6)
 @given(plan=plans(limits=GROUPS, calls=6, patient=0))
 def test_no_limiter_is_exceeded_whatever_happens(virtual_loop: Loop, plan: Plan) -> None:
@@ -129,3 +184,21 @@ def test_calls_begin_when_a_queue_lets_them(virtual_loop: Loop, plan: Plan) -> N
 @given(batch=batches())
 def test_a_thread_counts_until_it_has_really_ended(any_loop: Loop, batch: Batch) -> None:
     threads_count_until_they_end(batch, any_loop)
+
+
+@share(0.4)
+@given(chat=chats(**generate_talks.CALM, limits=1, nest=6, then=1))
+def test_nested_runs_cannot_deadlock(virtual_loop: Loop, chat: Chat) -> None:
+    nested_runs_cannot_deadlock(chat, virtual_loop)
+
+
+@share(0.3)
+@given(chat=chats(limits=1, nest=5, hit=ENDS))
+def test_no_limiter_is_exceeded_by_runs_that_are_ended(virtual_loop: Loop, chat: Chat) -> None:
+    perform(chat, virtual_loop)
+
+
+@share(0.4)
+@given(chat=chats(budget=8, nest=6, fails=1, odd=1))
+def test_a_run_spends_the_budget_of_those_above_it(virtual_loop: Loop, chat: Chat) -> None:
+    budgets_hold(chat, virtual_loop)

@@ -9,8 +9,11 @@ from hypothesis import given
 from tests.support import Loop
 
 from .generate import foretold, plans, share
+from .generate_talks import CALM, chats
 from .machine import run
 from .plans import Beat, Plan
+from .talker import perform
+from .talks import Chat
 
 BOUNDED = {
     "timeout": 4,
@@ -66,3 +69,19 @@ def test_the_earliest_deadline_interrupts_a_call(virtual_loop: Loop, plan: Plan)
 )
 def test_a_timeout_does_not_run_while_its_call_waits(virtual_loop: Loop, plan: Plan) -> None:
     timeouts_begin_with_the_body(plan, virtual_loop)
+
+
+BOUNDS = ("timeout", "deadline", "seconds", "move_on_after", "fail_after")
+
+
+def nested_runs_share_the_deadline(chat: Chat, loop: Loop) -> None:
+    talker = perform(chat, loop)
+    own = chat.hit.after
+    for place, deadline in talker.deadlines.items():
+        assert deadline == own, f"{place} was told {deadline}, not {own}"
+
+
+@share(0.3)
+@given(chat=chats(**CALM, hit=BOUNDS, nest=6, readers=("wait",)))
+def test_runs_in_tools_share_the_deadline_of_the_run_above(virtual_loop: Loop, chat: Chat) -> None:
+    nested_runs_share_the_deadline(chat, virtual_loop)

@@ -1,10 +1,12 @@
-"""The events of one call are ordered, and whoever is told of them changes nothing."""
+"""The events of a call, a turn and a run are ordered, and whoever is told of them changes nothing."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import groupby
 from typing import Any
 
+import attrs
 from hypothesis import given
 
 from tests.support import Loop
@@ -14,13 +16,22 @@ from turnscope.events import (
     CallReady,
     CallSettled,
     CallStarted,
+    ModelAnswered,
+    ModelStarted,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    TextStreamed,
     TurnFinished,
 )
 
 from .generate import plans, share
+from .generate_talks import CALM, ENDS, chats
 from .machine import Machine, run
 from .plans import Plan
 from .story import assert_same
+from .talker import Talker, perform
+from .talks import Chat
 
 ORDER = (CallReady, CallStarted, CallProgress, CallSettled)
 
@@ -85,3 +96,131 @@ def observers_change_nothing(plan: Plan, loop: Loop) -> None:
 @given(plan=plans(timeout=5))
 def test_a_failing_observer_changes_nothing(virtual_loop: Loop, plan: Plan) -> None:
     observers_change_nothing(plan, virtual_loop)
+
+
+# The events of runs.
+
+WITHIN = (ModelStarted, TextStreamed, ModelAnswered, CallEvent, TurnFinished)
+
+
+def runs_are_ordered(chat: Chat, loop: Loop) -> None:
+    talker = perform(chat, loop)
+    times = [event.time for event in talker.events]
+    assert times == sorted(times)
+    _nests(talker)
+    runs = defaultdict(list)
+    for event in talker.events:
+        runs[event.run_id].append(event)
+    for run_id, events in runs.items():
+        assert isinstance(events[0], RunStarted) and isinstance(events[-1], RunFinished)
+        assert not any(isinstance(each, RunStarted | RunFinished) for each in events[1:-1])
+        assert len({event.parents for event in events}) == 1
+        turns = [
+            (turn, list(of_turn)) for turn, of_turn in groupby(events[1:-1], lambda e: e.turn)
+        ]
+        assert [turn for turn, _ in turns] == list(range(len(turns)))
+        for turn, of_turn in turns:
+            _is_a_turn(talker, f"{talker.prompts.get(run_id)}.{turn}", of_turn)
+    for ending in talker.endings.values():
+        _is_read_whole(talker, ending.read, ending.run.run_id, ending.result is not None)
+
+
+def _nests(talker: Talker) -> None:
+    """A run in a tool starts after, and finishes before, those above it."""
+    under_way: set[str] = set()
+    for event in talker.events:
+        if isinstance(event, RunStarted):
+            under_way.add(event.run_id)
+        assert under_way.issuperset((*event.parents, event.run_id)), event
+        if isinstance(event, RunFinished):
+            under_way.remove(event.run_id)
+
+
+def _is_a_turn(talker: Talker, place: str, events: list[RunEvent]) -> None:
+    if isinstance(events[0], TurnFinished) and len(events) == 1:
+        return  # it was ended before its request began
+    ranks = [[isinstance(each, kind) for kind in WITHIN].index(True) for each in events]
+    assert ranks == sorted(ranks), events
+    assert ranks[0] == 0 and ranks[-1] == 4 and ranks.count(0) == ranks.count(4) == 1
+    finished = events[-1]
+    assert isinstance(finished, TurnFinished)
+    answer = talker.talks[place.rpartition(".")[0]].answers
+    turn = int(place.rpartition(".")[2])
+    if ranks.count(2):
+        text = "".join(each.text for each in events if isinstance(each, TextStreamed))
+        assert text == answer[turn].text
+    ready = [each.call for each in events if isinstance(each, CallReady)]
+    assert [each.index for each in events if isinstance(each, CallReady)] == list(range(len(ready)))
+    assert [result.call for result in finished.results] == ready, "results are in call order"
+    calls = defaultdict(list)
+    for each in events:
+        if isinstance(each, CallEvent):
+            calls[each.index].append(ORDER.index(type(each)))
+    for of_call in calls.values():
+        assert of_call in ([0, 3], [0, 1, 3]), of_call
+
+
+def _is_read_whole(talker: Talker, read: list[RunEvent], run_id: str, whole: bool) -> None:
+    """A reader is told what an observer is; pieces of text may come as one."""
+    if not read:
+        return
+    told = [event for event in talker.events if run_id in (*event.parents, event.run_id)]
+    joined, also = _joined(read), _joined(told)
+    assert joined == also if whole else joined[:-1] == also[: len(joined) - 1]
+
+
+def _joined(events: list[RunEvent]) -> list[Any]:
+    """Texts that follow each other are one, wherever they were cut."""
+    found: list[Any] = []
+    for event in events:
+        if isinstance(event, TextStreamed):
+            last = found[-1] if found else None
+            if isinstance(last, tuple) and last[:2] == (event.run_id, event.turn):
+                found[-1] = (*last[:2], last[2] + event.text)
+            else:
+                found.append((event.run_id, event.turn, event.text))
+        else:
+            found.append(event)
+    return found
+
+
+def nobody_slows_a_tool(chat: Chat, loop: Loop) -> None:
+    """Neither a reader that takes its time, nor the stream of a model, of this run or another."""
+    alone = perform(attrs.evolve(chat, reader="wait", pause=0.0), loop)
+    slow = perform(attrs.evolve(chat, pause=4.0), loop)
+    assert _instants(slow) == _instants(alone)
+    answered = {(event.run_id, event.turn): event.time for event in alone.told(ModelAnswered)}
+    for event in alone.told(CallStarted):
+        assert event.time == answered[event.run_id, event.turn], "a call waited for nothing"
+    for place, ask in alone.asks.items():
+        if ask.tool == "work" and (start := alone.at(place, "start")) is not None:
+            assert alone.at(place, "end") == start + ask.span, f"{place} was slowed"
+    ends = {(event.run_id, event.turn): event.time for event in alone.told(TurnFinished)}
+    for event in alone.told(ModelStarted):
+        if event.turn:
+            assert event.time == ends[event.run_id, event.turn - 1], "a turn waited for nothing"
+
+
+def _instants(talker: Talker) -> list[Any]:
+    return sorted(
+        (
+            type(event).__name__,
+            talker.prompts.get(event.run_id, ""),
+            event.turn,
+            getattr(event, "index", -1),
+            event.time - talker.origin,
+        )
+        for event in talker.events
+    )
+
+
+@share(0.5)
+@given(chat=chats(hit=("nothing", *ENDS), then=1))
+def test_the_events_of_a_run_are_ordered(virtual_loop: Loop, chat: Chat) -> None:
+    runs_are_ordered(chat, virtual_loop)
+
+
+@share(0.2)
+@given(chat=chats(**CALM, nest=5, answers=2, readers=("events", "text")))
+def test_a_slow_reader_or_stream_slows_no_tool(virtual_loop: Loop, chat: Chat) -> None:
+    nobody_slows_a_tool(chat, virtual_loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -15,9 +16,12 @@ from turnscope import Kernel, Tool, ToolCall
 
 from . import pure
 from .generate import foretold, plans, share
+from .generate_talks import ENDS, chats
 from .machine import Machine, run
 from .plans import Plan
 from .story import assert_same
+from .talker import Talker, perform
+from .talks import Chat
 
 PureCalls: TypeAlias = "list[tuple[Callable[[int], Any], int]]"
 
@@ -84,6 +88,46 @@ def test_they_tell_the_same_story_where_calls_wait(plan: Plan) -> None:
     same_on_trio(plan, ASYNCIO)
 
 
+def told_of_runs(talker: Talker) -> dict[str, Any]:
+    """All that can be seen of the runs of a chat, but for texts of exceptions."""
+    return {
+        "notes": sorted(talker.notes),
+        "deadlines": talker.deadlines,
+        "left": {where: ending.left for where, ending in talker.endings.items()},
+        "ends": {where: ending.end.removesuffix("Error") for where, ending in talker.endings.items()},
+        "histories": {where: ending.run.history for where, ending in talker.endings.items()},
+        "usage": {where: ending.run.usage for where, ending in talker.endings.items()},
+        "texts": {where: "".join(ending.texts) for where, ending in talker.endings.items()},
+        # Not their order: the calls of one tick start in any.
+        "events": Counter(
+            (type(event).__name__, talker.prompts.get(event.run_id), event.turn, event.time)
+            for event in talker.events
+        ),
+    }
+
+
+def runs_are_the_same_everywhere(chat: Chat, loop: Loop) -> None:
+    one, other = told_of_runs(perform(chat, ASYNCIO)), told_of_runs(perform(chat, TRIO))
+    for what, told in one.items():
+        assert told == other[what], what
+
+
+# Early leaving of the events is a tie: which of one tick's comes first is nobody's promise.
+ANY_END = tuple(how for how in ENDS if how != "break")
+
+
+@share(0.4)
+@given(chat=chats(hit=("nothing", *ANY_END), then=1, odd=1))
+def test_runs_tell_the_same_story_on_asyncio_and_trio(chat: Chat) -> None:
+    runs_are_the_same_everywhere(chat, ASYNCIO)
+
+
+@share(0.2)
+@given(chat=chats(limits=1, depth=0, hit=("nothing", *ANY_END)))
+def test_runs_whose_calls_wait_tell_the_same_story(chat: Chat) -> None:
+    runs_are_the_same_everywhere(chat, ASYNCIO)
+
+
 # Real time: what races must lie further apart than a loaded machine is late.
 APART = 0.06
 
@@ -102,6 +146,18 @@ def test_uvloop_gives_the_same_statuses_and_values_in_real_time(plan: Plan) -> N
         told = machine.story.call(place)
         assert (told.status, told.value) == (story.status, story.value), place
     assert machine.story.raised == expected.raised
+
+
+@pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
+@settings(max_examples=10)
+@given(chat=chats(fatal=0, then=2, budget=1))
+def test_uvloop_leaves_the_same_histories_in_real_time(chat: Chat) -> None:
+    options = {"far": 60.0, "scale": 1 / 64}
+    talker = perform(chat, Loop("uvloop", virtual=False), **options)
+    expected = perform(chat, ASYNCIO)
+    for where, ending in talker.endings.items():
+        assert ending.run.history == expected.endings[where].run.history
+        assert ending.end == expected.endings[where].end
 
 
 @settings(max_examples=10)
