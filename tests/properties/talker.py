@@ -285,7 +285,10 @@ class Talker:
 
     async def _go_on(self) -> None:
         first = self.endings["t0"].run.history
-        again = History.from_json(first.to_json()) if self.chat.stored else first
+        try:
+            again = History.from_json(first.to_json()) if self.chat.stored else first
+        except ValueError as exc:
+            raise AssertionError(f"what a run leaves, the next one takes: {exc}") from exc
         async with anyio.create_task_group() as group:
             for number in range(1, len(self.chat.then) + 1):
                 group.start_soon(self._converse, f"t{number}", again)
@@ -430,7 +433,11 @@ def perform(chat: Chat, loop: Loop, **options: Any) -> Talker:
     talker = Talker(chat, **options)
     try:
         loop.run(talker.main)
-    except TimeoutError as exc:
-        raise AssertionError(f"stuck: {talker.kernel.statistics()}") from exc
+    except BaseException as exc:
+        while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+            exc = exc.exceptions[0]
+        if isinstance(exc, TimeoutError):
+            raise AssertionError(f"stuck: {talker.kernel.statistics()}") from exc
+        raise exc  # of the task groups of the main task
     assert not talker.violation, talker.violation
     return talker

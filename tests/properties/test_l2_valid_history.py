@@ -141,8 +141,8 @@ def test_a_run_that_is_cancelled_natively_leaves_whole_turns(chat: Chat) -> None
     valid_history(chat, Loop("asyncio", virtual=True))
 
 
-@given(
-    answer=st.builds(
+SPLITS = st.tuples(
+    st.builds(
         Answer,
         text=st.sampled_from(TEXTS),
         asks=st.lists(
@@ -156,11 +156,13 @@ def test_a_run_that_is_cancelled_natively_leaves_whole_turns(chat: Chat) -> None
         ).map(tuple),
         reason=st.sampled_from(("stop", "calls", "length", "refusal", "filtered")),
     ),
-    seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)),
+    st.integers(0, 999),
+    st.integers(0, 999),
 )
-def test_a_response_is_the_same_however_its_stream_is_cut(
-    answer: Answer, seeds: tuple[int, int]
-) -> None:
+
+
+def same_however_it_is_cut(split: tuple[Answer, int, int], loop: Loop | None = None) -> None:
+    answer, *seeds = split
     responses = []
     for seed in seeds:
         assembler = Assembler()
@@ -168,3 +170,12 @@ def test_a_response_is_the_same_however_its_stream_is_cut(
             assembler.feed(event)
         responses.append(assembler.finish(lambda name: name == "c0"))
     assert responses[0] == responses[1]
+    message = responses[0].message
+    assert message.text == _encodable(answer.text)
+    refused = answer.reason in ("refusal", "filtered")
+    assert len(message.calls) == (0 if refused else len(answer.asks))
+
+
+@given(split=SPLITS)
+def test_a_response_is_the_same_however_its_stream_is_cut(split: tuple[Answer, int, int]) -> None:
+    same_however_it_is_cut(split)
