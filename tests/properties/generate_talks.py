@@ -55,6 +55,8 @@ class Odds:
     budget: int = 2
     then: int = 0
     hit: tuple[How, ...] = ("nothing",)
+    at_event: int = 3
+    """The hit comes in the step of an event."""
     readers: tuple[str, ...] = ("wait", "events", "text")
     pause: int = 2
     limits: int = 0
@@ -69,14 +71,14 @@ class _Source:
     def span(self, most: int = 40) -> float:
         return self.draw(st.integers(1, most)) * UNIT + next(self._prints) * 2.0**-26
 
-    def chance(self, eighths: int) -> bool:
+    def chance(self, eighths: float) -> bool:
         return eighths > 0 and self.draw(st.integers(0, 7)) >= 8 - eighths
 
     def one_of(self, *values: Any) -> Any:
         return self.draw(st.sampled_from(values))
 
     def talk(self, depth: int) -> Talk:
-        answers = self.draw(st.integers(1, self.odds.answers if depth == 0 else 2))
+        answers = self.one_of(1, 2, 2) if depth else self.draw(st.integers(1, self.odds.answers))
         return Talk(tuple(self.answer(depth, last=n == answers - 1) for n in range(answers)))
 
     def answer(self, depth: int, *, last: bool) -> Answer:
@@ -117,8 +119,10 @@ class _Source:
             fails=self.chance(odds.fails),
         )
         if self.chance(odds.odd):
-            what = self.one_of("id", "id", "tool", "arguments")
-            values = {"id": IDS, "tool": NOBODY, "arguments": BAD}[what]
+            ask = attrs.evolve(ask, id=self.one_of(*IDS))
+        if self.chance(odds.odd / 2):
+            what = self.one_of("tool", "arguments")
+            values = {"tool": NOBODY, "arguments": BAD}[what]
             ask = attrs.evolve(ask, **{what: self.one_of(*values)})
         if ask.tool == "work" and ask.fits:
             if nest and depth < odds.depth and self.chance(odds.nest):
@@ -147,6 +151,8 @@ class _Source:
             return Hit()
         if how == "break":
             return Hit(how=how, after=self.draw(st.integers(0, 12)))
+        if how in ("run.cancel", "native", "move_on_after") and self.chance(self.odds.at_event):
+            return Hit(how=how, event=self.draw(st.integers(0, 30)))
         again = self.span(8) if how == "native" and self.chance(4) else None
         return Hit(how=how, after=self.span(90), again=again)
 

@@ -12,7 +12,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -105,6 +105,8 @@ class Talker:
     open: int = 0
     """Requests that are under way."""
     violation: str = ""
+    strike: Callable[[], object] = lambda: None
+    """What cancels the first run, in the way of the hit."""
     kernel: Kernel = attrs.field(init=False)
     origin: float = 0.0
     asks: dict[str, Ask] = attrs.Factory(dict)
@@ -131,6 +133,9 @@ class Talker:
 
     def observe(self, event: RunEvent) -> None:
         self.events.append(event)
+        if self.chat.hit.event == len(self.events) - 1:
+            self._reach()
+            self.strike()
         for ending in self.endings.values():
             self.keep(ending.run.history)
 
@@ -303,41 +308,49 @@ class Talker:
     async def _first(self) -> None:
         hit = self.chat.hit
         if hit.how == "native":
-            task = asyncio.create_task(self._converse("t0", None))
-            for span in (hit.after, hit.again):
-                if span is not None:
-                    await asyncio.wait([task], timeout=span)
-                    if not task.done():
-                        self._reach()
-                        task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled() or task.exception() is None
+            await self._natively(hit)
         elif hit.how == "asyncio.timeout":
             with suppress(TimeoutError):
                 async with asyncio.timeout(hit.after):
                     await self._converse("t0", None)
         elif hit.how == "move_on_after":
-            with anyio.move_on_after(hit.after):
+            with anyio.move_on_after(hit.after) as scope:
+                self.strike = scope.cancel
                 await self._converse("t0", None)
         elif hit.how == "fail_after":
             with suppress(TimeoutError):
                 with anyio.fail_after(hit.after):
                     await self._converse("t0", None)
         elif hit.how == "run.cancel":
+            self.strike = lambda: self.endings["t0"].run.cancel("enough")
             async with anyio.create_task_group() as group:
                 group.start_soon(self._cancel_later)
                 await self._converse("t0", None)
                 group.cancel_scope.cancel()
         else:
             await self._converse("t0", None)
+        self.strike = lambda: None
+
+    async def _natively(self, hit: Hit) -> None:
+        task = asyncio.create_task(self._converse("t0", None))
+        self.strike = task.cancel
+        for span in (hit.after, hit.again):
+            if span is not None:
+                await asyncio.wait([task], timeout=None if span == math.inf else span)
+                if not task.done():
+                    self._reach()
+                    task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or task.exception() is None
 
     def _reach(self) -> None:
         self.reached = min(self.reached, self.now())
 
     async def _cancel_later(self) -> None:
-        await anyio.sleep(self.chat.hit.after)
-        self._reach()
-        self.endings["t0"].run.cancel("enough")
+        if self.chat.hit.event is None:
+            await anyio.sleep(self.chat.hit.after)
+            self._reach()
+            self.strike()
 
     async def _converse(self, where: str, history: History | None) -> None:
         chat, hit = self.chat, self.chat.hit if where == "t0" else Hit()

@@ -108,6 +108,8 @@ class Hit:
     how: How = "nothing"
     after: float = math.inf
     """Seconds; for "break", the number of events."""
+    event: int | None = None
+    """In place of the time: the number of the event whose observer cancels, in that very step."""
     again: float | None = None
     """The span to another native cancel."""
 

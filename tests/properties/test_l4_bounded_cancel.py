@@ -78,7 +78,9 @@ def a_tree_of_runs_ends_within_one_grace(chat: Chat, loop: Loop) -> None:
     # asserts in every chat.
     talker = perform(chat, loop)
     hit, ending = chat.hit, talker.endings["t0"]
-    asked = hit.after if talker.reached == math.inf and hit.how != "break" else talker.reached
+    asked = talker.reached
+    if asked == math.inf and hit.how != "break" and hit.event is None:
+        asked = hit.after
     finished = {event.run_id: event.time - talker.origin for event in talker.told(RunFinished)}
     assert {event.run_id for event in talker.told(RunStarted)} == finished.keys()
     for event in talker.told(RunFinished):
