@@ -270,9 +270,7 @@ def text_that_comes_while_nobody_reads_is_dropped(patch: pytest.MonkeyPatch) -> 
 @planted(runs_are_ordered, chats())
 def a_run_says_that_it_has_finished_before_its_last_turn(patch: pytest.MonkeyPatch) -> None:
     finish = _conductor.Conductor.finish
-    patch.setattr(
-        _conductor.Conductor, "answered", _first(finish, _conductor.Conductor.answered)
-    )
+    patch.setattr(_conductor.Conductor, "answered", _first(finish, _conductor.Conductor.answered))
 
 
 def _first(finish: Any, answered: Any) -> Any:

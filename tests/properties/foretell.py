@@ -93,5 +93,3 @@ def _status(chat: Chat, answer: Answer, ask: Ask, depth: int, spent: Spent) -> s
     if ask.tool not in ("work", "fatal"):
         return "invalid"
     return "failed" if ask.fails else "ok"
-
-

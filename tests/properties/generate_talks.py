@@ -102,6 +102,7 @@ class _Source:
             span=self.span(),
             cut=self.draw(st.integers(0, 99)),
             cleanup=self.span(24) if self.chance(odds.cleanup) else 0.0,
+            swallows=self.chance(odds.swallow),
         )
         if self.chance(odds.broken):
             fails_at = self.draw(st.integers(-1, 6))

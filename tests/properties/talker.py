@@ -186,7 +186,11 @@ class Talker:
                 raise Planned("cut off")
             # Eighths are exact.
             part = 8 if number == len(pieces) - 1 else number * 8 // len(pieces)
-            await anyio.sleep_until(start + answer.span * part / 8 * self.scale)
+            try:
+                await anyio.sleep_until(start + answer.span * part / 8 * self.scale)
+            except anyio.get_cancelled_exc_class():
+                if not answer.swallows:
+                    raise
             if not (answer.unfinished and isinstance(piece, ModelFinished)):
                 yield piece
         if answer.fails_at is not None:
@@ -353,7 +357,7 @@ class Talker:
             self.strike()
 
     async def _converse(self, where: str, history: History | None) -> None:
-        chat, hit = self.chat, self.chat.hit if where == "t0" else Hit()
+        hit = self.chat.hit if where == "t0" else Hit()
         agent = self.agents()
         bounds: dict[str, Any] = {}
         if hit.how == "timeout":

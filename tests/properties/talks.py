@@ -57,6 +57,8 @@ class Answer:
     """The stream ends before `ModelFinished`."""
     cleanup: float = 0.0
     """How long the adapter cleans up when it is interrupted."""
+    swallows: bool = False
+    """The adapter swallows each cancellation, and streams on."""
 
     @property
     def fails(self) -> bool:

@@ -90,9 +90,7 @@ def _is_foretold(talker: Talker, ending: Ending) -> None:
 
 
 def _answered(talker: Talker, ending: Ending) -> int:
-    return sum(
-        talker.prompts[event.run_id] == ending.where for event in talker.told(ModelAnswered)
-    )
+    return sum(talker.prompts[event.run_id] == ending.where for event in talker.told(ModelAnswered))
 
 
 def _encodable(text: str) -> str:

@@ -139,7 +139,7 @@ def budgets_hold(chat: Chat, loop: Loop) -> None:
 
     def left(event: TurnEvent, what: str) -> bool:
         runs = (*event.parents, event.run_id)
-        return all(spent[run][what] < getattr(level[run], what) for run in runs)
+        return all(spent[each][what] < getattr(level[each], what) for each in runs)
 
     for event in talker.events:
         runs = (*event.parents, event.run_id)
@@ -151,11 +151,11 @@ def budgets_hold(chat: Chat, loop: Loop) -> None:
             assert left(event, "tokens"), event
         elif isinstance(event, ModelAnswered):
             tokens = event.usage.tokens
-        for run in runs:
-            spent[run]["turns"] += isinstance(event, ModelStarted)
-            spent[run]["calls"] += isinstance(event, CallStarted)
-            spent[run]["tokens"] += tokens
-        assert all(spent[run]["calls"] <= level[run].calls for run in runs), event
+        for each in runs:
+            spent[each]["turns"] += isinstance(event, ModelStarted)
+            spent[each]["calls"] += isinstance(event, CallStarted)
+            spent[each]["tokens"] += tokens
+        assert all(spent[each]["calls"] <= level[each].calls for each in runs), event
         if isinstance(event, RunFinished):
             assert event.usage.tokens == spent[event.run_id]["tokens"], "its usage is the tree's"
             if type(event.error).__name__ == "BudgetExceeded":

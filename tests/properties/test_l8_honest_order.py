@@ -115,9 +115,7 @@ def runs_are_ordered(chat: Chat, loop: Loop) -> None:
         assert isinstance(events[0], RunStarted) and isinstance(events[-1], RunFinished)
         assert not any(isinstance(each, RunStarted | RunFinished) for each in events[1:-1])
         assert len({event.parents for event in events}) == 1
-        turns = [
-            (turn, list(of_turn)) for turn, of_turn in groupby(events[1:-1], lambda e: e.turn)
-        ]
+        turns = [(turn, list(of_turn)) for turn, of_turn in groupby(events[1:-1], lambda e: e.turn)]
         assert [turn for turn, _ in turns] == list(range(len(turns)))
         for turn, of_turn in turns:
             _is_a_turn(talker, f"{talker.prompts.get(run_id)}.{turn}", of_turn)

@@ -94,7 +94,9 @@ def told_of_runs(talker: Talker) -> dict[str, Any]:
         "notes": sorted(talker.notes),
         "deadlines": talker.deadlines,
         "left": {where: ending.left for where, ending in talker.endings.items()},
-        "ends": {where: ending.end.removesuffix("Error") for where, ending in talker.endings.items()},
+        "ends": {
+            where: ending.end.removesuffix("Error") for where, ending in talker.endings.items()
+        },
         "histories": {where: ending.run.history for where, ending in talker.endings.items()},
         "usage": {where: ending.run.usage for where, ending in talker.endings.items()},
         "texts": {where: "".join(ending.texts) for where, ending in talker.endings.items()},
