@@ -11,7 +11,7 @@ from . import _outcome
 from ._assemble import Response
 from ._calls import ToolResult
 from ._errors import ModelError, NotStarted, ToolFailed, TurnscopeError
-from ._messages import Message, ResultMessage
+from ._messages import Message, ResultMessage, is_blank
 from ._stored import storable
 
 
@@ -22,7 +22,7 @@ def messages_of(response: Response, results: Sequence[ToolResult | None]) -> lis
     one.
     """
     answer = response.message
-    messages: list[Message] = [answer] if answer.calls or answer.text.strip() else []
+    messages: list[Message] = [answer] if answer.calls or not is_blank(answer.text) else []
     for call, result in zip(answer.calls, results, strict=True):
         assert result is not None  # because the turn has ended
         messages.append(

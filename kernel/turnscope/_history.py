@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
-from ._messages import AssistantMessage, Message, ResultMessage, UserMessage
+from ._messages import AssistantMessage, Message, ResultMessage, UserMessage, is_blank
 from ._stored import decoded, encoded, is_object
 
 
@@ -131,7 +131,7 @@ def _checked(messages: Sequence[Message]) -> set[str]:
         elif isinstance(message, ResultMessage):
             raise ValueError(f"{where} is a result, {message.id!r}, of no call before it")
         elif isinstance(message, AssistantMessage):
-            if not message.calls and not message.text.strip():
+            if not message.calls and is_blank(message.text):
                 raise ValueError(f"{where} is an answer with neither text nor calls")
             for call in message.calls:
                 if not call.id or call.id in taken:
@@ -148,7 +148,7 @@ def _checked(messages: Sequence[Message]) -> set[str]:
                 f"{where} is a {type(message).__name__}, not a UserMessage, AssistantMessage or "
                 "ResultMessage"
             )
-        elif not message.content:
+        elif is_blank(message.content):
             raise ValueError(f"{where} is an empty prompt")
     if awaited:
         raise ValueError(f"the history ends without the result of the call {awaited[0]!r}")

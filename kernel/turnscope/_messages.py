@@ -101,6 +101,13 @@ def user_message(prompt: str | Sequence[Content]) -> UserMessage:
                     f"a part of a prompt is a Content, not {type(part).__name__}: write "
                     "Content(text=...) for text"
                 )
-    if not prompt:
+    if is_blank(prompt):
         raise ValueError("the prompt is empty; to go on from history=, pass None")
     return UserMessage(prompt)
+
+
+def is_blank(content: str | tuple[Content, ...]) -> bool:
+    """Whether *content* says nothing: no provider takes white space alone."""
+    if isinstance(content, str):
+        return not content.strip()
+    return all(part.text is not None and not part.text.strip() for part in content)

@@ -20,7 +20,8 @@ from ._context import Deps
 from ._feed import Feed
 from ._history import History
 from ._limits import Limiter
-from ._messages import AssistantMessage, user_message
+from ._messages import AssistantMessage, UserMessage, user_message
+from ._stored import storable
 from .events import RunEvent
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def first_history(prompt: str | Sequence[Content] | None, history: History | Non
             f"history= is a History, not {type(history).__name__}: History(messages) makes one"
         )
     if prompt is not None:
-        return history.grown([user_message(prompt)])
+        asked = user_message(prompt)
+        return history.grown([UserMessage(storable(asked.content))])
     if not history:
         raise ValueError("there is nothing to answer: give a prompt, or a history to go on from")
     if isinstance(history[-1], AssistantMessage):

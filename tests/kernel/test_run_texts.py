@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from turnscope import Agent, AssistantMessage, History, Kernel, ToolCall, UserMessage, tool
+from turnscope import (
+    Agent,
+    AssistantMessage,
+    Content,
+    History,
+    Kernel,
+    ToolCall,
+    UserMessage,
+    tool,
+)
 from turnscope.events import CallDelta, ModelFinished, ReasoningDelta, TextDelta
 from turnscope.testing import ScriptedModel, Stream
 
@@ -59,3 +68,35 @@ async def test_white_space_beside_calls_is_kept() -> None:
         result = await kernel.run(Agent(model=model, tools=[echo]), "?")
     assert isinstance(answer := result.history[1], AssistantMessage)
     assert (answer.text, len(answer.calls)) == (" ", 1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "prompt", ["", " \n", [], [Content(text="")], [Content(text=" "), Content(text="\t")]]
+)
+async def test_a_prompt_that_says_nothing_is_refused_before_any_request(
+    prompt: str | list[Content],
+) -> None:
+    model = ScriptedModel(["?"])
+    async with Kernel() as kernel:
+        with pytest.raises(ValueError, match="the prompt is empty"):
+            await kernel.run(Agent(model=model), prompt)
+    assert model.requests == []
+
+
+def test_a_history_refuses_a_prompt_of_white_space() -> None:
+    with pytest.raises(ValueError, match="empty prompt"):
+        History([UserMessage(" ")])
+    History([UserMessage((Content(text=" "), Content(media_type="image/png", data=b"")))])
+
+
+@pytest.mark.anyio
+async def test_half_a_character_in_a_prompt_leaves_a_history_that_can_be_sent() -> None:
+    prompts: list[str | list[Content]] = [
+        "caf\udce9",
+        [Content(text="caf\udce9"), Content(url="https://example.org/a.png")],
+    ]
+    async with Kernel() as kernel:
+        for prompt in prompts:
+            result = await kernel.run(Agent(model=ScriptedModel(["ok"])), prompt)
+            assert result.history.to_json().encode()
