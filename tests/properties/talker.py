@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import random
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -325,6 +326,12 @@ class Talker:
             with suppress(TimeoutError):
                 with anyio.fail_after(hit.after):
                     await self._converse("t0", None)
+        elif hit.how == "Ctrl-C":
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._press_later)
+                with suppress(KeyboardInterrupt):
+                    await self._converse("t0", None)
+                group.cancel_scope.cancel()
         elif hit.how == "run.cancel":
             self.strike = lambda: self.endings["t0"].run.cancel("enough")
             async with anyio.create_task_group() as group:
@@ -355,6 +362,18 @@ class Talker:
             await anyio.sleep(self.chat.hit.after)
             self._reach()
             self.strike()
+
+    async def _press_later(self) -> None:
+        import trio
+
+        await anyio.sleep(self.chat.hit.after)
+        self._reach()
+
+        @trio.lowlevel.enable_ki_protection  # so it is not raised here, but in the main task
+        def press() -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        press()
 
     async def _converse(self, where: str, history: History | None) -> None:
         hit = self.chat.hit if where == "t0" else Hit()

@@ -100,6 +100,7 @@ How: TypeAlias = Literal[
     "break",  # out of `async for`
     "raise",  # the block raises
     "kernel",  # the kernel is closed
+    "Ctrl-C",  # on trio, where it may come at any await of the main task
 ]
 
 

@@ -25,7 +25,10 @@ UNSETTLED = {"cancelled", "timed_out", "not_started"}
 
 
 def valid_history(chat: Chat, loop: Loop) -> None:
-    talker = perform(chat, loop)
+    histories_are_valid(perform(chat, loop))
+
+
+def histories_are_valid(talker: Talker) -> None:
     for ending in talker.endings.values():
         _is_the_one_everybody_got(ending)
         _is_foretold(talker, ending)

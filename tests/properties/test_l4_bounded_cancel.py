@@ -17,6 +17,7 @@ from .plans import Plan, every_call
 from .story import assert_same
 from .talker import Talker, perform
 from .talks import Chat
+from .test_l2_valid_history import histories_are_valid
 
 
 def bounded_cancel(plan: Plan, loop: Loop) -> None:
@@ -69,6 +70,7 @@ RAISED = {
     "kernel": "RunCancelled",
     "raise": "Planned",
     "break": "",
+    "Ctrl-C": "KeyboardInterrupt",
 }
 """The others are cancellations."""
 
@@ -95,6 +97,7 @@ def a_tree_of_runs_ends_within_one_grace(chat: Chat, loop: Loop) -> None:
     assert ending.result is None, "a run that was cancelled has no output"
     assert ending.end == RAISED.get(hit.how, _cancelled(loop)), ending.error
     _keeps_what_had_completed(talker, asked)
+    histories_are_valid(talker)
 
 
 def _cancelled(loop: Loop) -> str:
@@ -141,3 +144,9 @@ def test_a_run_and_those_in_its_tools_end_within_one_grace(virtual_loop: Loop, c
 @given(chat=chats(**RUNS, hit=("native", "asyncio.timeout"), readers=("wait", "events")))
 def test_native_cancels_end_a_tree_of_runs_within_one_grace_too(chat: Chat) -> None:
     a_tree_of_runs_ends_within_one_grace(chat, Loop("asyncio", virtual=True))
+
+
+@share(0.2)
+@given(chat=chats(**RUNS, hit=("Ctrl-C",), readers=("wait", "events")))
+def test_ctrl_c_in_the_callers_own_await_ends_a_tree_of_runs_likewise(chat: Chat) -> None:
+    a_tree_of_runs_ends_within_one_grace(chat, Loop("trio", virtual=True))
