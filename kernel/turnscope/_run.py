@@ -6,10 +6,10 @@ in `_conductor`. Above: the kernel. Below: the conductor and the feed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import attrs
 
@@ -135,15 +135,12 @@ class Run(Generic[Output]):
             raise self._telling(inside.error)
         raise StopAsyncIteration
 
-    async def text(self) -> AsyncGenerator[str, None]:
+    def text(self) -> AsyncIterator[str]:
         """The text of the run's answers, as it comes; raises what ``async for`` over the run does.
 
-        It reads the run's events, and drops the others.
+        It reads the run's events, and drops the others. To stop reading ends nothing.
         """
-        run_id = self.run_id
-        async for event in self:
-            if isinstance(event, TextStreamed) and event.run_id == run_id:
-                yield event.text
+        return _Text(self, self.run_id)
 
     def cancel(self, reason: str = "the run was cancelled") -> None:
         """Ask the run to end, as leaving the block does; returns at once.
@@ -178,3 +175,22 @@ class Run(Generic[Output]):
         if self._inside is None:
             raise RuntimeError("a run begins with `async with kernel.start(...) as run:`")
         return self._inside
+
+
+class _Text(AsyncIterator[str]):
+    """The text among the events of one run.
+
+    No generator: one that is left half-way wants to be closed, and trio warns if it is not.
+    """
+
+    __slots__ = ("_run", "_run_id")
+
+    def __init__(self, run: Run[Any], run_id: str) -> None:
+        self._run = run
+        self._run_id = run_id
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._run.__anext__()
+            if isinstance(event, TextStreamed) and event.run_id == self._run_id:
+                return event.text
