@@ -16,6 +16,7 @@ from ._block import kernel_here
 from ._budget import Budget
 from ._context import CallContext, Deps
 from ._history import History
+from ._limits import is_capacity
 from ._tools import Tool, as_tool
 from .abc import Model
 
@@ -41,6 +42,8 @@ Instructions: TypeAlias = "str | Callable[[RunContext[Any]], str | Awaitable[str
 
 
 def _tools(tools: Iterable[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[..., Any], ...]:
+    if isinstance(tools, (str, Tool)) or not isinstance(tools, Iterable):
+        raise TypeError(f"Agent(tools={tools!r}): a list of tools, also of one: tools=[...]")
     made = tuple(as_tool(fn) for fn in tools)
     names = [tool.name for tool in made]
     for name in names:
@@ -50,18 +53,46 @@ def _tools(tools: Iterable[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[.
 
 
 def _model(_agent: Agent[Any, Any], _attribute: object, model: object) -> None:
-    if model is not None and not isinstance(model, (str, Model)):
+    # A class has stream() too, and is what somebody hands in who forgot to call it.
+    if model is not None and (not isinstance(model, (str, Model)) or isinstance(model, type)):
         raise TypeError(
             f"Agent(model={model!r}): a model is an object with stream(request), as in "
             'turnscope.abc.Model, or a text like "openai:NAME"'
         )
 
 
+def _said(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
+    if not (value is None or isinstance(value, str) or callable(value)):
+        raise TypeError(
+            f"Agent(instructions={value!r}): text, a function of the RunContext that gives it, or "
+            "None"
+        )
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        raise TypeError(
+            f"Agent(settings={settings!r}): a mapping of the provider's options, as "
+            '{"temperature": 0}'
+        )
+    return dict(settings)  # a copy, so that nobody changes an agent from outside
+
+
 def _cap(_agent: Agent[Any, Any], _attribute: object, value: float) -> None:
-    if value != math.inf and (value != int(value) or value < 1):
+    if not is_capacity(value):
         raise ValueError(
             f"Agent(max_parallel_calls={value!r}): a whole number from 1 up, or math.inf"
         )
+
+
+def _yes_or_no(_agent: Agent[Any, Any], attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"Agent({attribute.name}={value!r}): True or False")
+
+
+def _budget(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
+    if not isinstance(value, Budget):
+        raise TypeError(f"Agent(budget={value!r}): a Budget, as Budget(turns=10)")
 
 
 @attrs.frozen(kw_only=True)
@@ -81,16 +112,19 @@ class Agent(Generic[Deps, Output]):
     ``turnscope.models``; None if every run or kernel brings its own."""
     tools: tuple[Tool[..., Any], ...] = attrs.field(default=(), converter=_tools)
     """Tools, or plain functions, which become Tools with the default options."""
-    instructions: Instructions = None
+    instructions: Instructions = attrs.field(default=None, validator=_said)
     """Text, or a function, async or not, of the `RunContext`, asked before each request."""
-    settings: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    settings: Mapping[str, Any] = attrs.field(
+        factory=dict[str, Any], converter=_settings, hash=False
+    )
     """The provider's own options, passed through."""
     max_parallel_calls: float = attrs.field(default=math.inf, validator=_cap)
     """How many calls of one run may work at once; the others wait, first in, first out."""
-    parallel_tool_calls: bool = True
+    parallel_tool_calls: bool = attrs.field(default=True, validator=_yes_or_no)
     """False tells the model to ask for one call at a time; if it asks for more all the same, they
     run one after the other, in call order."""
-    budget: Budget = attrs.field(factory=Budget)
+    budget: Budget = attrs.field(factory=Budget, validator=_budget)
+    """What one run may spend, unless the run is given another."""
 
     def replace(self, **changes: Any) -> Agent[Deps, Output]:
         """A copy with *changes*, by the names of the fields."""

@@ -16,8 +16,8 @@ from ._errors import BudgetExceeded
 from ._messages import Usage
 
 
-def _above_zero(_budget: Budget, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value > 0:
+def _above_zero(_budget: Budget, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(
             f"Budget({attribute.name}={value!r}): a budget is a number above 0, or math.inf"
         )

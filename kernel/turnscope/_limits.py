@@ -29,8 +29,15 @@ def _cpus() -> int:
         return os.cpu_count() or 1
 
 
+def is_capacity(value: object) -> bool:
+    """Whether *value* is a whole number from 1 up, or ``math.inf``."""
+    if not isinstance(value, (int, float)) or not value >= 1:
+        return False
+    return value == math.inf or value == int(value)
+
+
 def _positive(owner: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if value != math.inf and (value != int(value) or value < 1):
+    if not is_capacity(value):
         raise ValueError(
             f"Limits({attribute.name}={value!r}): a capacity is a whole number from 1 up, or "
             "math.inf"
@@ -43,7 +50,7 @@ def _groups(owner: object, attribute: attrs.Attribute[Any], value: Mapping[str, 
     for name, capacity in value.items():
         if name in RESERVED:
             raise ValueError(f"a limit group cannot be named {name!r}: that is a limit of its own")
-        if capacity != math.inf and (capacity != int(capacity) or capacity < 1):
+        if not is_capacity(capacity):
             raise ValueError(
                 f"Limits(groups={{{name!r}: {capacity!r}}}): a capacity is a whole number from 1 "
                 "up, or math.inf"

@@ -86,6 +86,8 @@ def prepare(
     """Check a run; what is returned begins it, in the current task, with a feed for its reader."""
     if not isinstance(agent, Agent):
         raise TypeError(f"a run is of an Agent, not of {type(agent).__name__}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"budget={budget!r}: a Budget, as Budget(turns=10)")
     seconds_of("kernel.run", timeout, deadline)
     kernel._check_open("kernel.run()")
     first = first_history(prompt, history)
