@@ -8,7 +8,7 @@ attempt and the assembler.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from ._agent import RunContext
 from ._assemble import Assembler, Response
 from ._attempt import Attempt
 from ._calls import ToolCall, ToolResult
+from ._errors import ModelError
 from ._places import Route
 from ._tools import Tool
 from .abc import ModelRequest
@@ -42,6 +43,21 @@ def _tool() -> Tool[..., Any]:
     async def model_request() -> None: ...
 
     return Tool(model_request)
+
+
+async def _said(
+    instructions: Callable[[RunContext[Any]], str | Awaitable[str]], context: RunContext[Any]
+) -> str | None:
+    """What *instructions* come to; their mistakes are not the model's, and the error says so."""
+    try:
+        said: object = instructions(context)
+        if inspect.isawaitable(said):
+            said = await said
+    except Exception as exc:
+        raise ModelError(f"the agent's instructions failed: {_outcome.described(exc)}") from exc
+    if said is None or isinstance(said, str):
+        return said
+    raise ModelError(f"the agent's instructions gave {type(said).__name__}, not text")
 
 
 class Request(Attempt):
@@ -74,16 +90,14 @@ class Request(Attempt):
         conductor, facts = self._conductor, self.facts
         agent, instructions = conductor.agent, conductor.agent.instructions
         if callable(instructions):
-            said = instructions(
-                RunContext(
-                    deps=facts.deps,
-                    run_id=facts.run_id,
-                    turn=facts.number,
-                    history=conductor.history,
-                    deadline=facts.deadline,
-                )
+            context = RunContext(
+                deps=facts.deps,
+                run_id=facts.run_id,
+                turn=facts.number,
+                history=conductor.history,
+                deadline=facts.deadline,
             )
-            instructions = await said if inspect.isawaitable(said) else said
+            instructions = await _said(instructions, context)
         return ModelRequest(
             history=conductor.history,
             instructions=instructions,

@@ -98,10 +98,10 @@ class Run(Generic[Output]):
     async def wait(self) -> RunResult[Output]:
         """Wait for the run to end; any task may, and more than one.
 
-        Raises, with a valid ``.history``: `ModelError` if the model failed; `DeadlineExceeded`
-        and `BudgetExceeded`; `ToolFailed`, from the tool's exception, for a tool with
-        ``on_error="raise"``; `RunCancelled` if the run was ended by `cancel`, its block or its
-        kernel. And KeyboardInterrupt, bare.
+        Raises, with a valid ``.history``: `ModelError` if the model, or a function that gives the
+        instructions, failed; `DeadlineExceeded` and `BudgetExceeded`; `ToolFailed`, from the
+        tool's exception, for a tool with ``on_error="raise"``; `RunCancelled` if the run was ended
+        by `cancel`, its block or its kernel. And KeyboardInterrupt, bare.
         """
         inside = self._in()
         if not inside.done.is_set():
