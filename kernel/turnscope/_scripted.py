@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, cast
 
@@ -124,6 +132,11 @@ class ScriptedModel:
         self, answer: str | ToolCall | Sequence[str | ToolCall]
     ) -> AsyncGenerator[ModelEvent]:
         parts = [answer] if isinstance(answer, (str, ToolCall)) else answer
+        if isinstance(parts, (bytes, Mapping)) or not isinstance(parts, Iterable):
+            raise TypeError(
+                "a scripted answer is text, a ToolCall, a list of these, a Stream or an exception, "
+                f"not {type(parts).__name__}"
+            )
         for event in _events(parts, self._usage):
             yield event
 
