@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._assemble import Response
 from ._budget import Ledger
 from ._calls import Status, ToolCall
-from ._endings import failed, messages_of, model_error
+from ._endings import beneath, failed, messages_of, model_error
 from ._errors import (
     BudgetExceeded,
     DeadlineExceeded,
@@ -48,6 +48,7 @@ class Conductor:
     """The inside of one run, from the entry of its block until `done`."""
 
     __slots__ = (
+        "_beneath",
         "_cause",
         "_end",
         "_feed",
@@ -121,6 +122,8 @@ class Conductor:
         self._turn: Supervisor | None = None
         self._response: Response | None = None
         self._spent: BudgetExceeded | None = None
+        self._beneath: BaseException | None = None
+        """What the model raised while the run was being ended: the cause of the run's error."""
 
     # The task.
 
@@ -191,6 +194,8 @@ class Conductor:
             self.context.run(self._submit, turn, response)
         elif not turn.is_asked():
             self.error = model_error(error)
+        elif error is not None:
+            self._beneath = beneath(error)
         turn.close()
 
     def _submit(self, turn: Supervisor, response: Response) -> None:
@@ -249,6 +254,8 @@ class Conductor:
             self.error = RunCancelled(reason)
         if isinstance(self.error, TurnscopeError):
             self.error.history = self.history
+            if self.error.__cause__ is None:
+                self.error.__cause__ = self._beneath
         if self.facts.observed:
             self.facts.tell(
                 RunFinished(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import _outcome
 from ._assemble import Response
 from ._calls import ToolResult
-from ._errors import ModelError, NotStarted, ToolFailed, TurnscopeError
+from ._errors import CallError, DeadlineExceeded, ModelError, NotStarted, ToolFailed, TurnscopeError
 from ._messages import Message, ResultMessage, is_blank
 from ._stored import storable
 
@@ -59,3 +59,8 @@ def model_error(error: BaseException | None) -> BaseException:
     failed = ModelError(f"the model failed: {_outcome.described(error)}")
     failed.__cause__ = error
     return failed
+
+
+def beneath(error: BaseException) -> BaseException | None:
+    """What was raised in a request that was interrupted, or not begun: not what only says so."""
+    return error.__cause__ if isinstance(error, (CallError, DeadlineExceeded)) else error
