@@ -35,7 +35,7 @@ class CallContext(ABC, Generic[Deps]):
     @property
     @abstractmethod
     def deps(self) -> Deps:
-        """What was given to ``kernel.turn(tools, deps=...)``."""
+        """What was given to ``kernel.run(agent, prompt, deps=...)``, or to ``kernel.turn``."""
 
     @property
     @abstractmethod

@@ -103,7 +103,8 @@ class KernelStatistics:
     turns: int
     """Turns that are open, those of runs included."""
     limiters: Mapping[str, LimiterStatistics]
-    """By name: "calls", "threads", "processes" and each group of ``Limits(groups=...)``."""
+    """By name: "calls", "threads", "processes", "model_requests" and each group of
+    ``Limits(groups=...)``."""
 
 
 class Limiter:
