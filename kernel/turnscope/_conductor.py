@@ -134,9 +134,9 @@ class Conductor:
         turn, and an ask ends the run with its turn.
         """
         self.task = self.facts.loop.task()
-        if self.facts.observed:
-            self.facts.tell(RunStarted(**self.facts.event()))
         try:
+            if self.facts.observed:
+                self.facts.tell(RunStarted(**self.facts.event()))
             async with self.facts.loop.anyio.create_task_group() as group:
                 group.cancel_scope.shield, group.cancel_scope.deadline = True, self.deadline
                 while (turn := self._next_turn()) is not None:
