@@ -142,7 +142,7 @@ class Run(Generic[Output]):
         """
         return _Text(self, self.run_id)
 
-    def cancel(self, reason: str = "the run was cancelled") -> None:
+    def cancel(self, reason: str = "it was asked to end") -> None:
         """Ask the run to end, as leaving the block does; returns at once.
 
         Calls that have started get one interrupt and the kernel's ``grace`` to clean up. Raises
