@@ -554,15 +554,15 @@ async def test_two_readers_share_the_events() -> None:
 
 
 async def test_a_failed_run_raises_from_its_events_after_the_last() -> None:
-    told: list[RunEvent] = []
+    last: RunEvent | None = None
     async with a_kernel() as kernel:
         with pytest.raises(ModelError, match="no such model"):
             async with kernel.start(an_agent(ModelError("no such model")), "go") as run:
-                async for event in run:
-                    told.append(event)
-    assert isinstance(told[-1], RunFinished)
-    assert isinstance(told[-1].error, ModelError)
-    assert told[-1].output is None
+                async for last in run:
+                    assert not isinstance(last, TextStreamed)
+    assert isinstance(last, RunFinished)
+    assert isinstance(last.error, ModelError)
+    assert last.output is None
 
 
 async def test_a_failed_run_that_nobody_read_raises_when_its_block_is_left() -> None:
@@ -990,7 +990,7 @@ async def test_leaving_the_block_early_ends_the_run_and_raises_nothing() -> None
         assert bodies.cleaned
         assert ends(run.history) == ["cancelled"]
         assert kernel.statistics().runs == 0
-        with pytest.raises(RunCancelled, match="its run was left|the run was cancelled"):
+        with pytest.raises(RunCancelled, match="its run was left before"):
             await run.wait()
 
 
