@@ -131,8 +131,13 @@ def decoded(text: str | bytes) -> list[Message]:
             f"this history is of version {stored.get('version')!r}, and this turnscope reads "
             f"version {VERSION}: a newer one may read it"
         )
+    listed: object = stored["messages"]
+    if not isinstance(listed, list):
+        raise ValueError(
+            f"this is not a stored history: its 'messages' is a {type(listed).__name__}, not a list"
+        )
     messages: list[Message] = []
-    for number, plain in enumerate(_listed(stored["messages"], "'messages'")):
+    for number, plain in enumerate(cast("list[Any]", listed)):
         try:
             messages.append(_message(_mapped(plain, "it")))
         except (KeyError, TypeError, ValueError) as exc:
