@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -111,7 +112,7 @@ def test_growing_leaves_the_shorter_history_as_it_was() -> None:
         short[1]
     assert list(long) == [ASKED, CALLED, result()]
     assert short.results == ()
-    assert not long.grown([]) == short
+    assert long.grown([]) != short
 
 
 def test_growing_copies_nothing() -> None:
@@ -178,8 +179,10 @@ def test_a_history_can_be_copied_and_sent_to_another_process() -> None:
         (
             [ASKED, CALLED, ASKED],
             ValueError,
-            "message 2 of the history is not the result of the call 'c1': the results of an "
-            "answer's calls come directly after it, one for each, in call order",
+            (
+                "message 2 of the history is not the result of the call 'c1': the results of an "
+                "answer's calls come directly after it, one for each, in call order"
+            ),
         ),
         (
             [AssistantMessage(calls=(call("a"), call("b"))), result("b"), result("a")],
@@ -231,8 +234,10 @@ def test_a_history_can_be_copied_and_sent_to_another_process() -> None:
         (
             ["Weather?"],
             TypeError,
-            "message 0 of the history is a str, not a UserMessage, AssistantMessage or "
-            "ResultMessage",
+            (
+                "message 0 of the history is a str, not a UserMessage, AssistantMessage or "
+                "ResultMessage"
+            ),
         ),
         (
             [ASKED, {"role": "user"}],
@@ -243,8 +248,10 @@ def test_a_history_can_be_copied_and_sent_to_another_process() -> None:
             (
                 [AssistantMessage(calls=(call("a", arguments),))],
                 ValueError,
-                "message 0 of the history has a call, 'a', whose arguments are not the JSON text "
-                "of an object",
+                (
+                    "message 0 of the history has a call, 'a', whose arguments are not the JSON text "
+                    "of an object"
+                ),
             )
             for arguments in ("", "[]", "null", "{", '{"n": NaN}', {"n": 1}, b"{}", "[" * 100_000)
         ],
@@ -423,10 +430,8 @@ def test_reading_never_raises_anything_but_value_error(value: Any) -> None:
         json.dumps({"version": 1, "messages": value}),
         message(a=value),
     ):
-        try:
+        with contextlib.suppress(ValueError):
             History.from_json(text)
-        except ValueError:
-            ...
 
 
 def test_what_is_no_json_cannot_be_stored() -> None:
