@@ -112,6 +112,9 @@ class Request(Attempt):
         elif isinstance(event, ReasoningDelta) and event.text:
             self.facts.tell(ReasoningStreamed(text=event.text, **self.facts.event()))
 
+    def _progress(self, value: object) -> None:
+        """Told nobody: a request is no call, and in no event of one."""
+
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
         # The response first, whose calls keep the turn open.
         self._conductor.answered(turn, self.response, outcome.error)
