@@ -445,7 +445,7 @@ async def test_a_nested_run_has_a_reader_of_its_own_too() -> None:
         async def works() -> str:
             async with kernel.start(an_agent("inner"), "go") as run:
                 async for event in run:
-                    inner_events.append(type(event).__name__)
+                    inner_events.append(type(event).__name__)  # noqa: PERF401 because a list is shared
             return "ok"
 
         async with kernel.start(an_agent(asks(works), "ok", tools=[works]), "go") as run:
