@@ -38,7 +38,9 @@ class RunContext(Generic[Deps]):
     """When the run will be ended: seconds on the event loop's clock, or ``math.inf``."""
 
 
-Instructions: TypeAlias = "str | Callable[[RunContext[Any]], str | Awaitable[str]] | None"
+Instructions: TypeAlias = (
+    "str | Callable[[RunContext[Any]], str | Awaitable[str | None] | None] | None"
+)
 
 
 def _tools(tools: Iterable[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[..., Any], ...]:

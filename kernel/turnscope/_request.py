@@ -8,7 +8,7 @@ attempt and the assembler.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,11 +46,11 @@ def _tool() -> Tool[..., Any]:
 
 
 async def _said(
-    instructions: Callable[[RunContext[Any]], str | Awaitable[str]], context: RunContext[Any]
+    instructions: Callable[[RunContext[Any]], object], context: RunContext[Any]
 ) -> str | None:
     """What *instructions* come to; their mistakes are not the model's, and the error says so."""
     try:
-        said: object = instructions(context)
+        said = instructions(context)
         if inspect.isawaitable(said):
             said = await said
     except Exception as exc:

@@ -137,7 +137,7 @@ def decoded(text: str | bytes) -> list[Message]:
             f"this is not a stored history: its 'messages' is a {type(listed).__name__}, not a list"
         )
     messages: list[Message] = []
-    for number, plain in enumerate(cast("list[Any]", listed)):
+    for number, plain in enumerate(cast("Iterable[Any]", listed)):
         try:
             messages.append(_message(_mapped(plain, "it")))
         except (KeyError, TypeError, ValueError) as exc:
