@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import _outcome
 from ._assemble import Response
 from ._calls import ToolResult
-from ._errors import CallError, DeadlineExceeded, ModelError, NotStarted, ToolFailed, TurnscopeError
+from ._errors import CallError, DeadlineExceeded, ModelError, NotStarted, ToolFailed
 from ._messages import Message, ResultMessage, is_blank
 from ._stored import storable
 
@@ -54,8 +54,8 @@ def model_error(error: BaseException | None) -> BaseException:
         error = error.__cause__  # its client could not be opened
     if error is None:
         return ModelError("the model gave no response")
-    if isinstance(error, (TurnscopeError, KeyboardInterrupt)):
-        return error
+    if isinstance(error, (ModelError, KeyboardInterrupt)):
+        return error  # and no other of ours: it may be of a run that the model asked for
     failed = ModelError(f"the model failed: {_outcome.described(error)}")
     failed.__cause__ = error
     return failed

@@ -381,6 +381,28 @@ async def test_a_run_that_a_body_left_open_is_ended_with_its_call() -> None:
 # Errors.
 
 
+async def test_how_a_run_in_a_model_ended_is_not_how_the_run_of_the_model_ended() -> None:
+    caught: list[RunCancelled] = []
+    async with a_kernel() as kernel:
+
+        async def answer(_request: ModelRequest) -> str:
+            async with kernel.start(an_agent(FOREVER), "inner") as inner:
+                inner.cancel("not needed")
+                try:
+                    return (await inner.wait()).output
+                except RunCancelled as exc:
+                    caught.append(exc)
+                    raise
+
+        with pytest.raises(ModelError, match="the model failed: RunCancelled") as failed:
+            async with kernel.start(Agent(model=ScriptedModel(answer)), "outer"):
+                await anyio.sleep(UNIT)  # nobody reads, so leaving the block says it
+    assert failed.value.__cause__ is caught[0]
+    inner_history, outer_history = caught[0].history, failed.value.history
+    assert inner_history is not None and inner_history[0].content == "inner"
+    assert outer_history is not None and outer_history[0].content == "outer"
+
+
 async def test_what_a_nested_run_raises_is_a_failure_of_its_call() -> None:
     async with a_kernel() as kernel:
         agent = asking(an_agent(ModelError("overloaded", status=503)))
