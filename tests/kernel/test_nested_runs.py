@@ -306,6 +306,26 @@ async def test_one_grace_is_for_the_whole_nest() -> None:
         assert ends(run.history) == ["cancelled"]
 
 
+async def test_a_call_that_was_interrupted_late_hands_on_what_is_left_of_grace() -> None:
+    async with a_kernel(grace=2 * UNIT) as kernel:
+        bodies, shielded = Bodies(), anyio.Event()
+        inner = an_agent(asks(bodies.endless), tools=[bodies.endless])
+
+        async def works() -> None:
+            async with kernel.start(inner, "go") as run:
+                await bodies.begun.wait()
+                with anyio.CancelScope(shield=True):
+                    shielded.set()
+                    await anyio.sleep(UNIT)
+                await run.wait()  # the interrupt comes here, when half of grace is over
+
+        async with kernel.start(an_agent(asks(works), tools=[works]), "go") as run:
+            await shielded.wait()
+            start = anyio.current_time()
+        took(start, 2 * UNIT)
+        assert ends(run.history) == ["cancelled"]
+
+
 async def test_the_timeout_of_the_tool_ends_the_agent_in_it_and_the_run_goes_on() -> None:
     async with a_kernel() as kernel:
         bodies = Bodies()
