@@ -95,10 +95,16 @@ class LimiterLeaked(TurnscopeError):
 
     def __init__(self, limiter: str, capacity: float) -> None:
         self.limiter: str = limiter
+        if limiter == "max_parallel_calls":
+            setting = "Agent(max_parallel_calls=...)"
+        elif limiter in ("calls", "threads", "processes", "model_requests"):
+            setting = f"Limits({limiter}=...)"
+        else:
+            setting = f"Limits(groups={{{limiter!r}: ...}})"
         super().__init__(
             f"all {capacity:g} slots of the limit {limiter!r} are held by leaked threads, so a "
-            f"nested call could wait for ever; raise Limits({limiter}=...), or have the tools look "
-            "at check_cancelled()"
+            f"nested call could wait for ever; raise {setting}, or have the tools look at "
+            "check_cancelled()"
         )
 
 

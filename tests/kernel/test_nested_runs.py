@@ -19,6 +19,7 @@ from turnscope import (
     CallContext,
     DeadlineExceeded,
     Kernel,
+    LimiterLeaked,
     Limits,
     ModelError,
     Run,
@@ -540,3 +541,15 @@ async def test_a_nested_run_in_a_models_stream_block_is_ended_with_it() -> None:
         with pytest.raises(ModelError, match="the model streamed a RunStarted, no ModelEvent"):
             await kernel.run(Agent(model=Asks(kernel)), "go")
         assert kernel.statistics().runs == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("threads", "raise Limits(threads=...), or"),
+        ("db", "raise Limits(groups={'db': ...}), or"),
+        ("max_parallel_calls", "raise Agent(max_parallel_calls=...), or"),
+    ],
+)
+def test_a_limit_that_is_all_leaks_says_where_it_is_set(name: str, setting: str) -> None:
+    assert setting in str(LimiterLeaked(name, 1))
