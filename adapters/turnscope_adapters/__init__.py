@@ -4,12 +4,14 @@ An adapter imports public names of `turnscope`, `turnscope.abc` and `turnscope.e
 party's would, and other files of this package that stand below it; nothing of the backends, which
 the kernel finds by name. From the top::
 
-    cli                              the command: exit codes, and what to install
-    _commands                        what may be typed
-    _demo  _tool_pages               the work of each command
-    _timeline  _json_lines           what is shown of it
-    _record  _interrupts             what happened; Ctrl-C
-    _demo_tools  _files              the tools of the demo
+    cli                                     the command: exit codes, and what to install
+    _commands                               what may be typed
+    _run_command  _demo  _tool_pages        the work of each command
+    _stage                                  an agent's run, shown while it goes on
+    _timeline  _prose  _json_lines          what is shown of it
+    _record  _interrupts                    what happened; Ctrl-C
+    _demo_model  _demo_tools  _files        the script and the tools of the demo
+    _model_names  _targets  _conversation   what the options name
 
 Importing this package imports none of them.
 """

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts.validators import Number
 
 from turnscope_adapters._errors import BadUsage
 
@@ -33,6 +34,70 @@ app = App(
 )
 
 
+@app.command(name="run")
+def run_agent(
+    prompt: str | None = None,
+    /,
+    *,
+    model: str,
+    tools: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    instructions: str | None = None,
+    history: str | None = None,
+    timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    turns: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    tokens: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    loop: Literal["asyncio", "uvloop", "trio"] = "asyncio",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Let a model answer a prompt with your tools, and watch its calls.
+
+    On a terminal the answer is streamed above a timeline of the calls. Elsewhere standard output
+    is the answer alone, and what the calls came to is on standard error. Ctrl-C ends the run
+    within a second.
+
+    Parameters
+    ----------
+    prompt
+        What to answer. Without one, the conversation in --history goes on.
+    model
+        openai:NAME, or the URL of a server that speaks Chat Completions, as
+        http://127.0.0.1:8080/v1#NAME; the key is OPENAI_API_KEY in the environment. Or MODULE:NAME
+        of a model of your own.
+    tools
+        MODULE:NAME of a Tool, a function, or a list, tuple or dict of them; MODULE alone for every
+        Tool in it. May be given more than once.
+    instructions
+        What the model is to be: a system prompt.
+    history
+        A file with the conversation so far, made if there is none. The run is stored in it, in
+        whole turns, also if it fails or Ctrl-C ends it.
+    timeout
+        Seconds that the run may take.
+    turns
+        How many responses of the model the run may take; 50 by default.
+    tokens
+        How many tokens, in and out, the run may use.
+    loop
+        The event loop. uvloop and trio are extras of their own.
+    json
+        Print each event as one line of JSON, and nothing else.
+    """
+    from turnscope_adapters import _run_command
+
+    options = _run_command.Options(
+        model=model,
+        tools=tools,
+        instructions=instructions,
+        history=history,
+        timeout=timeout,
+        turns=turns,
+        tokens=tokens,
+        loop=loop,
+        json=json,
+    )
+    return _run_command.run(prompt, options)
+
+
 @app.command
 def demo(
     folder: str = ".",
@@ -41,12 +106,13 @@ def demo(
     loop: Literal["asyncio", "uvloop", "trio"] = "asyncio",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Run three turns of real tools on a folder, with no model, and watch their calls overlap.
+    """Run an agent with real tools on a folder, offline, and watch its calls overlap.
 
-    The first lists the folder. The second reads files in threads and hashes them in processes,
-    while one tool fails, one is interrupted by its timeout, and one sleeps in a thread that nobody
-    can stop. The third sums up. Nothing is written, and no network is used. Ctrl-C ends it within
-    a second and shows what each call had come to.
+    Its model is a script of three turns and an answer. The first turn lists the folder. The second
+    reads files in threads and hashes them in processes, while one tool fails, one is interrupted by
+    its timeout, and one sleeps in a thread that nobody can stop. The third sums up. Nothing is
+    written, and no network is used. Ctrl-C ends it within a second and shows what each call had
+    come to.
 
     Parameters
     ----------

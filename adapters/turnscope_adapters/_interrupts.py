@@ -2,7 +2,7 @@
 
 Left to the event loops, Ctrl-C is a cancelled main task on asyncio, a KeyboardInterrupt at any
 point of the main task on trio, and a second one a KeyboardInterrupt anywhere. Here it rings a bell,
-and whoever waits for the bell cancels a scope: the same on every event loop. Above: `_demo`. Below:
+and whoever waits for the bell ends the run: the same on every event loop. Above: `_stage`. Below:
 AnyIO.
 """
 

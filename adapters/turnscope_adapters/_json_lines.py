@@ -1,7 +1,6 @@
 """Events as JSON, one object to a line: an observer for programs that read.
 
-Above: `_demo`. Below: `_record`'s two readings of values. ``turn`` counts the turns of the demo,
-from 0, as the loop of one agent would.
+Above: `_stage`. Below: `_record`'s two readings of values.
 """
 
 from __future__ import annotations
@@ -10,24 +9,30 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
+import attrs
+
 from turnscope import ToolCall, ToolResult
 from turnscope.events import (
+    CallEvent,
     CallProgress,
-    CallReady,
     CallSettled,
     CallStarted,
+    ModelAnswered,
+    ReasoningStreamed,
     RunEvent,
+    RunFinished,
+    TextStreamed,
     TurnFinished,
 )
 
 from ._record import arguments_of, content_of
 
 MOST_CHARACTERS: Final = 500
-"""How much of a content is written."""
+"""How much of a result's content is written; the texts of a model are written whole."""
 
 
 class JsonLines:
-    """Writes each event to *file* as it comes, flushed; every line has the same six first keys.
+    """Writes each event to *file* as it comes, flushed; every line has the same seven first keys.
 
     When nobody reads *file* any more, it calls *unread*, once, and writes no more.
     """
@@ -35,7 +40,6 @@ class JsonLines:
     def __init__(self, file: TextIO, unread: Callable[[], object]) -> None:
         self._file = file
         self._unread = unread
-        self._turns: dict[str, int] = {}
         self.broken = False
         """Whether nobody reads any more."""
 
@@ -43,25 +47,34 @@ class JsonLines:
         """Write *event*."""
         if self.broken:
             return
-        turn = self._turns.setdefault(event.run_id, len(self._turns))
         try:
-            print(json.dumps(_as_data(event, turn)), file=self._file, flush=True)
+            print(json.dumps(_as_data(event)), file=self._file, flush=True)
         except BrokenPipeError:
             self.broken = True
             self._unread()
 
 
-def _as_data(event: RunEvent, turn: int) -> dict[str, Any]:
-    call = None if isinstance(event, TurnFinished) else event
+def _as_data(event: RunEvent) -> dict[str, Any]:
+    call = event if isinstance(event, CallEvent) else None
     data: dict[str, Any] = {
         "type": type(event).__name__,
         "run_id": event.run_id,
-        "turn": turn,
+        "turn": event.turn,
         "index": None if call is None else call.index,
         "time": event.time,
         "call": None if call is None else _call(call.call),
+        "parents": list(event.parents),
     }
     match event:
+        case TextStreamed() | ReasoningStreamed():
+            return data | {"text": event.text}
+        case ModelAnswered():
+            return data | {
+                "text": event.message.text,
+                "calls": [_call(each) for each in event.message.calls],
+                "reason": event.reason,
+                "usage": attrs.asdict(event.usage),
+            }
         case CallStarted():
             return data | {"backend": event.backend}
         case CallProgress():
@@ -70,12 +83,26 @@ def _as_data(event: RunEvent, turn: int) -> dict[str, Any]:
             return data | _result(event.result)
         case TurnFinished():
             return data | {"statuses": [str(result.status) for result in event.results]}
-        case CallReady():
+        case RunFinished():
+            return data | {
+                "output": _plain(event.output),
+                "usage": attrs.asdict(event.usage),
+                "error": None if event.error is None else _error(event.error),
+            }
+        case _:  # what has no more to tell, and what may come to be
             return data
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "name": call.name, "arguments": arguments_of(call)}
+
+
+def _error(error: BaseException) -> dict[str, Any]:
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "status": getattr(error, "status", None),  # a ModelError's, of HTTP
+    }
 
 
 def _result(result: ToolResult) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the calls of some turns have come to, kept row by row as the events tell it.
+"""What a run and its calls have come to, kept row by row as the events tell it.
 
-An observer. Above: `_timeline`, which draws the rows, and `_demo`. Below: `turnscope`'s public
+An observer. Above: `_timeline`, which draws the rows, and `_stage`. Below: `turnscope`'s public
 names. It refuses to know how anything looks.
 """
 
@@ -14,7 +14,19 @@ from typing import Any
 import attrs
 
 from turnscope import Tool, ToolCall, ToolResult
-from turnscope.events import CallProgress, CallReady, CallSettled, CallStarted, RunEvent
+from turnscope.events import (
+    CallEvent,
+    CallProgress,
+    CallReady,
+    CallSettled,
+    CallStarted,
+    ModelAnswered,
+    ModelStarted,
+    ReasoningStreamed,
+    RunEvent,
+    TextStreamed,
+    TurnFinished,
+)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -22,7 +34,9 @@ class Row:
     """One call. Times are seconds on the event loop's clock."""
 
     turn: int
-    """Which turn, from 1."""
+    """Which turn of the outermost run, from 1."""
+    depth: int
+    """In how many calls it is nested."""
     call: ToolCall
     backend: str
     """Where the tool runs; empty for an unknown tool."""
@@ -38,28 +52,56 @@ class Record:
 
     def __init__(self, tools: Iterable[Tool[..., Any]]) -> None:
         self.rows: list[Row] = []
+        self.turns = 0
+        """How many turns of the outermost run have begun."""
+        self.doing = ""
+        """What the outermost run's model does, if it is its turn: "waiting" or "thinking"."""
+        self.reason = "stop"
+        """Why the last response ended."""
         self._backends = {tool.name: tool.backend for tool in tools}
-        self._of: dict[tuple[str, int], Row] = {}
-        self._turns: dict[str, int] = {}
+        self._of: dict[tuple[str, int, int], Row] = {}
 
     def observe(self, event: RunEvent, /) -> None:
         """Take note of *event*."""
+        if isinstance(event, CallEvent):
+            self._note_call(event)
+        elif not event.parents:
+            self._note_run(event)
+
+    def _note_run(self, event: RunEvent) -> None:
+        match event:
+            case ModelStarted():
+                self.turns = event.turn + 1
+                self.doing = "waiting"
+            case ReasoningStreamed():
+                self.doing = "thinking"
+            case ModelAnswered():
+                self.doing, self.reason = "", event.reason
+            case TextStreamed() | TurnFinished():
+                self.doing = ""
+            case _:
+                return
+
+    def _note_call(self, event: CallEvent) -> None:
+        key = event.run_id, event.turn, event.index
         match event:
             case CallReady():
                 row = Row(
-                    turn=self._turns.setdefault(event.run_id, len(self._turns) + 1),
+                    turn=self.turns,
+                    depth=len(event.parents),
                     call=event.call,
                     backend=self._backends.get(event.call.name, ""),
                     ready_at=event.time,
                 )
                 self.rows.append(row)
-                self._of[event.run_id, event.index] = row
+                self._of[key] = row
             case CallStarted():
-                self._of[event.run_id, event.index].started_at = event.time
+                self._of[key].started_at = event.time
+                self._of[key].backend = event.backend
             case CallProgress():
-                self._of[event.run_id, event.index].progress = str(event.value)
+                self._of[key].progress = str(event.value)
             case CallSettled():
-                self._of[event.run_id, event.index].result = event.result
+                self._of[key].result = event.result
             case _:
                 return
 
@@ -72,11 +114,6 @@ class Record:
     def leaked(self) -> int:
         """How many calls have left a thread behind that was still at work."""
         return sum(row.result is not None and row.result.leaked for row in self.rows)
-
-    @property
-    def turns(self) -> int:
-        """How many turns there were."""
-        return len(self._turns)
 
 
 def arguments_of(call: ToolCall) -> object:

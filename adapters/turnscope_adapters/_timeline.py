@@ -2,7 +2,7 @@
 
 Drawn with rich from the rows of a `Record`. Each call has a line: its bar begins where it was
 submitted, is pale while it waits and full while it works, and shares one scale with all others, so
-that what overlaps in time overlaps on the screen. Above: `_demo`. Below: `_record`.
+that what overlaps in time overlaps on the screen. Above: `_stage`. Below: `_record`.
 """
 
 from __future__ import annotations
@@ -91,12 +91,13 @@ class Timeline:
         self._record = record
         self._folder = folder
 
-    def draw(self, now: float, width: int) -> Table:
+    def draw(self, now: float, width: int, most: int) -> Table:
         """One line for each call, up to *now*, a value of the event loop's clock.
 
         width: columns of the terminal, by which the arguments get their share.
+        most: how many lines there is room for; the last calls get them.
         """
-        rows = self._record.rows
+        rows = self._record.rows[-max(1, most) :]
         start = rows[0].ready_at if rows else now
         span = max(FEWEST_SECONDS, now - start)
         table = Table(
@@ -108,7 +109,7 @@ class Timeline:
             header_style="bright_black",
         )
         # Widths that do not depend on what is in them, so that nothing jumps.
-        table.add_column("", width=1)
+        table.add_column("", justify="right", no_wrap=True, width=2)
         table.add_column("call", no_wrap=True, width=15)
         table.add_column("arguments", width=max(12, min(30, width // 6)), style="bright_black")
         table.add_column("where", no_wrap=True, width=7)
@@ -117,7 +118,7 @@ class Timeline:
         for number, row in _with_turns(rows):
             table.add_row(
                 number,
-                row.call.name,
+                _name(row),
                 _Short(row.call, self._folder),
                 row.backend,
                 _Bar(row, start, span, now),
@@ -137,7 +138,7 @@ class Timeline:
         for number, row in _with_turns(self._record.rows):
             table.add_row(
                 number,
-                row.call.name,
+                _name(row),
                 row.backend,
                 _Status(row),
                 _seconds(row),
@@ -225,6 +226,11 @@ def _with_turns(rows: Iterable[Row]) -> Iterable[tuple[str, Row]]:
     for row in rows:
         yield ("" if row.turn == last else str(row.turn)), row
         last = row.turn
+
+
+def _name(row: Row) -> Text:
+    """Which tool, as the model wrote it; a call in a call is set in."""
+    return Text("  " * row.depth + _printable(row.call.name))
 
 
 def _state(row: Row) -> str:

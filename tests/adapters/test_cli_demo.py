@@ -100,8 +100,9 @@ def test_every_line_of_json_has_the_same_keys_and_order_within_a_call(folder: Pa
     done = run("demo", str(folder), "--json")
     told: dict[tuple[int, int], list[str]] = {}
     for event in events(done.stdout):
-        assert list(event)[:6] == ["type", "run_id", "turn", "index", "time", "call"]
-        if event["type"] == "TurnFinished":
+        first = ["type", "run_id", "turn", "index", "time", "call", "parents"]
+        assert list(event)[:7] == first
+        if not event["type"].startswith("Call"):
             assert event["index"] is event["call"] is None
             continue
         assert set(event["call"]) == {"id", "name", "arguments"}
@@ -126,7 +127,7 @@ def test_without_a_terminal_there_is_one_plain_table(command: list[str], folder:
     assert re.search(r"count_words +thread +✗ failed .*FileNotFoundError", done.stdout)
     assert re.search(r"sha256 +process +✓ ok", done.stdout)
     assert re.search(
-        r"3 turns, 14 calls in \d\.\d s on asyncio: 11 ok, 2 timed_out, 1 failed", done.stdout
+        r"4 turns, 14 calls in \d\.\d s on asyncio: 11 ok, 2 timed_out, 1 failed", done.stdout
     )
     assert (
         "read 5 and hashed 4, the largest (at most 6 and 4, of at most 16 MB each)"
@@ -155,7 +156,7 @@ def test_a_terminal_gets_a_live_timeline_unless_it_wants_no_colours(
     code, output = on_a_terminal("demo", str(folder), env=env)
     assert code == 0
     assert ("\x1b[" in output) == live
-    assert "3 turns, 14 calls" in output
+    assert "4 turns, 14 calls" in output
     drawn = output.count("never_looks_up ")
     assert drawn > 5 if live else drawn == 1
     if live:
@@ -197,7 +198,7 @@ def test_an_empty_folder_has_nothing_to_read_and_the_turns_run(tmp_path: Path) -
     done = run("demo", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert "Found 0 files; read 0 and hashed 0" in done.stdout
-    assert "3 turns, 5 calls" in done.stdout
+    assert "4 turns, 5 calls" in done.stdout
 
 
 def test_the_current_folder_is_the_default(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.adapters.command import Running, events
 from tests.support import Loop
-from turnscope_adapters._demo import GRACE
+from turnscope_adapters._stage import GRACE
 
 SMALL = 3
 """Seconds on top of grace: Python's own end, and a busy machine. The leaked thread sleeps for 5."""
@@ -23,8 +23,13 @@ Event = dict[str, Any]
 
 
 def at_once(event: Event) -> bool:
-    """The first call is submitted."""
+    """The run has begun, and nothing of it is there yet."""
     return True
+
+
+def while_the_model_speaks(event: Event) -> bool:
+    """A part of its answer is there, and no call of it."""
+    return event["type"] == "TextStreamed" and event["turn"] == 1
 
 
 def in_the_second_turn(event: Event) -> bool:
@@ -34,7 +39,7 @@ def in_the_second_turn(event: Event) -> bool:
 
 def with_idle_workers(event: Event) -> bool:
     """The hashes are done; what will time out goes on."""
-    return event["type"] == "CallSettled" and event["call"]["id"] == "c5" and event["turn"] == 1
+    return event["type"] == "CallSettled" and event["call"]["id"] == "c6"
 
 
 def while_a_leak_is_waited_for(event: Event) -> bool:
@@ -42,7 +47,13 @@ def while_a_leak_is_waited_for(event: Event) -> bool:
     return event["type"] == "CallSettled" and event["call"]["name"] == "wait_for_answer"
 
 
-INSTANTS = [at_once, in_the_second_turn, with_idle_workers, while_a_leak_is_waited_for]
+INSTANTS = [
+    at_once,
+    while_the_model_speaks,
+    in_the_second_turn,
+    with_idle_workers,
+    while_a_leak_is_waited_for,
+]
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ def test_ctrl_c_ends_the_demo_within_grace_and_every_call_has_its_event(
         for kind in ("CallReady", "CallSettled")
     }
     assert sorted(calls["CallReady"]) == sorted(calls["CallSettled"])
-    assert told[-1]["type"] == "TurnFinished"
+    assert told[-1]["type"] == "RunFinished" and told[-1]["error"]["type"] == "RunCancelled"
     assert max(event["turn"] for event in told) < 2  # it did not just run to its end
     if instant is in_the_second_turn:  # then two hashes still wait for a process
         assert "not_started" in [event.get("status") for event in told]
