@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -64,6 +65,39 @@ def one_line(text: str) -> str:
     """*text*, which is one line of the command's own and nothing else."""
     assert text.startswith("turnscope: ") and text.endswith("\n") and text.count("\n") == 1, text
     return text.strip()
+
+
+def on_a_terminal(
+    *arguments: str, env: Mapping[str, str], cwd: Path | None = None
+) -> tuple[int, str]:
+    """Run the command on a terminal of 100 columns; its exit code and all that it wrote."""
+    ours, theirs = pty.openpty()
+    chunks: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while chunk := os.read(ours, 65536):
+                chunks.append(chunk)
+        except OSError:  # how Linux says that nobody holds the other end any more
+            return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        done = subprocess.run(
+            [*MODULE, *arguments],
+            cwd=cwd,
+            env=environment(COLUMNS="100", LINES="40", **env),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            timeout=SECONDS,
+        )
+    finally:
+        os.close(theirs)
+        reader.join(SECONDS)
+        os.close(ours)
+    return done.returncode, b"".join(chunks).decode()
 
 
 class Running:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pty
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from tests.adapters.command import (
     Running,
     environment,
     events,
+    on_a_terminal,
     one_line,
     run,
 )
@@ -162,36 +161,6 @@ def test_a_terminal_gets_a_live_timeline_unless_it_wants_no_colours(
     if live:
         assert "\x1b[?25h" in output  # the cursor is shown again
         assert "▸ working" in output and "━━━" in output
-
-
-def on_a_terminal(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
-    """Run the command on a terminal of 100 columns; its exit code and all that it wrote."""
-    ours, theirs = pty.openpty()
-    chunks: list[bytes] = []
-
-    def read() -> None:
-        try:
-            while chunk := os.read(ours, 65536):
-                chunks.append(chunk)
-        except OSError:  # how Linux says that nobody holds the other end any more
-            return
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        done = subprocess.run(
-            [*MODULE, *arguments],
-            env=environment(COLUMNS="100", LINES="40", **env),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            timeout=SECONDS,
-        )
-    finally:
-        os.close(theirs)
-        reader.join(SECONDS)
-        os.close(ours)
-    return done.returncode, b"".join(chunks).decode()
 
 
 def test_an_empty_folder_has_nothing_to_read_and_the_turns_run(tmp_path: Path) -> None:
