@@ -170,7 +170,7 @@ def test_what_an_agent_in_a_tool_says_is_for_its_caller_and_its_calls_are_shown(
     arguments = ("Hi", "--model", "parts:asks", "--tools", "parts:sub")
     done = typed(*arguments)
     assert (done.code, done.output) == (0, "outer answer\n")
-    assert re.search(r"1 +sub +inline .*\n +add +thread ", done.errors)
+    assert re.search(r"1 +sub +inline +✓ ok .*\n +add +thread +✓ ok ", done.errors)
     assert "2 turns, 2 calls" in done.errors
     told = events(typed(*arguments, "--json").output)
     outer = told[0]["run_id"]
@@ -466,6 +466,7 @@ def test_live_rows_are_the_same_however_the_text_is_cut(size: int) -> None:
         prose = LiveProse(Console(file=file, width=20))
         for piece in pieces:
             prose.observe(TextStreamed(run_id="r", parents=(), turn=0, time=0.0, text=piece))
+            assert Console().measure(prose.begun).maximum <= 20  # it is drawn above the calls
         prose.observe(answered())
         assert prose.begun.plain == ""
         return file.getvalue().splitlines()
