@@ -62,7 +62,8 @@ class Conversation:
         if not history or isinstance(history[-1], UserMessage) or history == self.history:
             return
         try:
-            self._replace(f"{history.to_json()}\n".encode())
+            # Half a surrogate pair is in no encoding; its escape is the same character in JSON.
+            self._replace(f"{history.to_json()}\n".encode(errors="backslashreplace"))
         except OSError as exc:
             raise Broken(
                 f"the conversation could not be stored in {self._shown}, which is as it was: "

@@ -69,6 +69,7 @@ hangs = ScriptedModel([[ADD, ToolCall("c2", "wait", {})]])
 without_end = ScriptedModel(lambda _: [ADD], usage=Usage(input_tokens=60))
 refuses = ScriptedModel([Stream([(0, TextDelta("No.")), (0, ModelFinished("refusal"))])])
 harmful = ScriptedModel([["red \\x1b[31m[bold]\\r\\nrow", ADD], "word " * 40])
+halves = ScriptedModel(["half \\ud83d", "whole"])
 slow = ScriptedModel([Stream([(0, TextDelta("begun")), (60, TextDelta("never"))])])
 
 inner = Agent(model=ScriptedModel([["inner words", ADD], "inner answer"]), tools=[add])
@@ -217,6 +218,17 @@ def test_a_conversation_keeps_its_permissions_and_a_link_to_it_stays_a_link(
     assert typed("And?", "--model", "parts:echo", "--history", "link.json").code == 0
     assert link.is_symlink() and len(stored(kept)) == 4
     assert kept.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_no_encoding_has_is_kept_all_the_same(typed: Typed, folder: Path) -> None:
+    arguments = ("\udcff", "--model", "parts:halves", "--history", "talk.json")
+    done = typed(*arguments)
+    assert (done.code, done.output) == (0, "half \\ud83d\n")
+    assert stored(folder / "talk.json")[:] == (
+        UserMessage("\udcff"),
+        AssistantMessage(text="half \ud83d"),
+    )
+    assert typed("And?", "--model", "parts:echo", *arguments[3:]).output.startswith("3 ")
 
 
 def test_a_failed_run_keeps_its_whole_turns_and_goes_on_without_a_prompt(
