@@ -77,13 +77,20 @@ def test_the_version_is_told(command: list[str]) -> None:
     assert done.stdout.startswith("turnscope ") and done.stdout.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["demo", "--help"], ["tools", "--help"]])
-def test_help_names_what_can_be_typed(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["run", "demo", "tools", "--version"]),
+        (["--help"], ["run", "demo", "tools", "--version"]),
+        (["run", "--help"], ["PROMPT", "--model", "openai:NAME", "--tools", "--history"]),
+        (["demo", "--help"], ["FOLDER", "--loop", "--json"]),
+        (["tools", "--help"], ["MODULE:NAME", "--json"]),
+    ],
+)
+def test_help_names_what_can_be_typed(arguments: list[str], words: list[str]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    wanted = {"demo": ["FOLDER", "--loop", "--json"], "tools": ["MODULE:NAME", "--json"]}
-    for word in wanted[arguments[0]] if arguments[:-1] else ["demo", "tools", "--version"]:
-        assert word in done.stdout
+    assert [word for word in words if word not in done.stdout] == []
 
 
 @pytest.mark.parametrize(
