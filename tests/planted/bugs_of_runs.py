@@ -23,6 +23,7 @@ from turnscope import (
     ResultMessage,
     _assemble,
     _conductor,
+    _endings,
     _feed,
     _parking,
     _prepare,
@@ -197,15 +198,20 @@ def _unless_nested(ask: Any) -> Any:
     return unless
 
 
-@planted(a_tree_of_runs_ends_within_one_grace, chats(**RUNS, hit=("run.cancel", "kernel")))
-def a_run_that_was_cancelled_goes_on_to_its_next_turn(patch: pytest.MonkeyPatch) -> None:
+@planted(
+    a_tree_of_runs_ends_within_one_grace,
+    chats(**{**RUNS, "swallow": 7, "answers": 1}, hit=("run.cancel", "kernel"), at_event=0),
+)
+def an_answer_that_comes_after_the_cancel_counts(patch: pytest.MonkeyPatch) -> None:
     commit = _conductor.Conductor._commit
 
-    def forgetful(self: Any, turn: Any) -> None:
+    def late(self: Any, turn: Any) -> None:
+        response = self._response
         commit(self, turn)
-        self._cause = None
+        if response is not None and not response.calls:
+            self.output, self.error = response.message.text, None
 
-    patch.setattr(_conductor.Conductor, "_commit", forgetful)
+    patch.setattr(_conductor.Conductor, "_commit", late)
 
 
 # Limits hold.
@@ -289,6 +295,6 @@ def _first(finish: Any, answered: Any) -> Any:
 
 @planted(runs_are_the_same_everywhere, chats())
 def a_result_says_on_which_event_loop_it_was_made(patch: pytest.MonkeyPatch) -> None:
-    made = _conductor.storable
+    made = _endings.storable
     cancelled = anyio.get_cancelled_exc_class
-    patch.setattr(_conductor, "storable", lambda text: f"{made(text)} {cancelled().__name__}")
+    patch.setattr(_endings, "storable", lambda text: f"{made(text)} {cancelled().__name__}")

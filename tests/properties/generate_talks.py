@@ -192,5 +192,6 @@ CALM: dict[str, Any] = {
     "cleanup": 0,
     "budget": 0,
     "pause": 0,
+    "at_event": 0,
 }
 """The odds of chats to which nothing happens."""
