@@ -47,10 +47,11 @@ def test_a_timeout_ends_the_wait_for_ones_slots(virtual_loop: Loop) -> None:
             start = anyio.current_time()
             async with kernel.turn([parent, other]) as turn:
                 turn.submit(ToolCall("p", "parent"))
+                await anyio.sleep(0.05)  # behind the nested call, and ahead of what comes back
                 turn.submit(ToolCall("o", "other"))
             first, second = turn.results
             assert (first.status, second.status) == ("timed_out", "ok")
-            # While it was parked the other one took its slot, and would have kept it for 4 s.
+            # When the nested call ended the other one took the slot, and would have kept it for 4 s.
             assert first.ended_at - start == pytest.approx(0.5)
             assert set(lent(kernel).values()) == {NOTHING}
 
@@ -225,17 +226,18 @@ async def test_a_backend_that_never_opens_does_not_keep_the_kernel_from_closing(
             return None
 
         async def __aenter__(self) -> None:
-            await anyio.sleep_forever()
+            await anyio.sleep(10)  # not for ever, so that a kernel that waits for it fails here
 
         async def __aexit__(self, *exc_info: object) -> None: ...
 
     async def waits() -> None: ...
 
-    with anyio.fail_after(10):
-        async with Kernel(backends=[Stuck()]) as kernel:
-            async with kernel.turn([Tool(waits, backend="stuck")], timeout=0.05) as turn:
-                turn.submit(ToolCall("c", "waits"))
-            assert turn.results[0].status == Status.NOT_STARTED
+    start = anyio.current_time()
+    async with Kernel(backends=[Stuck()]) as kernel:
+        async with kernel.turn([Tool(waits, backend="stuck")], timeout=0.05) as turn:
+            turn.submit(ToolCall("c", "waits"))
+        assert turn.results[0].status == Status.NOT_STARTED
+    assert anyio.current_time() - start < 9
 
 
 async def test_an_observer_may_cancel_a_turn_while_slots_are_given_back() -> None:
@@ -285,6 +287,7 @@ async def test_a_turn_that_a_body_leaves_open_ends_with_the_body() -> None:
         try:
             await anyio.sleep(30)
         finally:
+            await anyio.sleep(0.1)  # its turn is waited for, too
             worked.append(time.monotonic())
 
     with anyio.fail_after(20):
