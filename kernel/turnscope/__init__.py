@@ -1,4 +1,4 @@
-"""turnscope: one turn, one scope. A structured-concurrency kernel for the tool calls of LLM agents.
+"""turnscope: one turn, one scope. A structured-concurrency kernel for LLM agents.
 
 The layers, from the top; a file imports from those below it only:
 

@@ -1,7 +1,7 @@
-"""The kernel: the one long-lived object, which owns what turns share.
+"""The kernel: the one long-lived object, which owns what runs and turns share.
 
-It owns the task group, the limiters, the backends and the observers. It is opened once in a
-service, and every turn runs in it. Above: the user. Below: every other room.
+It owns the task group, the limiters, the backends, the models and the observers. It is opened once
+in a service, and every run and turn is in it. Above: the user. Below: every other room.
 """
 
 from __future__ import annotations
@@ -39,23 +39,25 @@ from .abc import Backend, Model, Observer
 
 
 class Kernel:
-    """Runs the calls of turns; open one for the life of a service, or around one agent's work.
+    """Runs agents, and turns of your own loop; open one for the life of a service.
 
     ::
 
         async with Kernel(limits=Limits(calls=64, threads=40), grace=1.0) as kernel:
+            result = await kernel.run(agent, "Weather in Beijing?", timeout=60)
+
             async with kernel.turn([weather], timeout=60) as turn:
                 turn.submit(ToolCall("c1", "weather", '{"city": "Beijing"}'))
 
-    limits: how many calls may work at once, over all turns.
-    grace: seconds that an interrupted call has to clean up, one span for a whole tree of turns.
+    limits: how many calls may work at once, over all runs and turns.
+    grace: seconds that an interrupted call has to clean up, one span for a whole tree of runs.
     backends: instances that stand in for, or add to, those found by entry points.
     observers: are told of every event.
     model: stands in for every agent's, as the tests of a whole service want it.
 
-    Leaving the block asks every turn that is open to end, joins it within grace, and closes the
-    backends. On asyncio the block may be entered and left in different tasks, as fixtures and
-    start-up hooks do. Raises TypeError or ValueError for arguments that cannot work.
+    Leaving the block asks every run and turn that is open to end, joins it within grace, and closes
+    the backends and models. On asyncio the block may be entered and left in different tasks, as
+    fixtures and start-up hooks do. Raises TypeError or ValueError for arguments that cannot work.
 
     One Ctrl-C ends everything in order. A second one on asyncio strikes whatever runs just then:
     calls settle, but cleanup may be cut short, and a task of AnyIO's own may never end.
