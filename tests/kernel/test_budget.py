@@ -29,7 +29,7 @@ def test_without_more_a_run_may_take_50_turns() -> None:
 
 async def spent(kernel: Kernel, agent: Agent[Any, Any], **options: Any) -> BudgetExceeded:
     """What the budget says; the history that it carries can be sent, and gone on from."""
-    with pytest.raises(BudgetExceeded) as caught:
+    with pytest.raises(BudgetExceeded) as caught, anyio.fail_after(60):
         await kernel.run(agent, "go", **options)
     history = caught.value.history
     assert history is not None

@@ -144,6 +144,19 @@ async def test_a_prompt_may_have_parts_that_are_not_text() -> None:
     assert result.history[0] == UserMessage((Content(text="What is it?"), image))
 
 
+async def test_a_surrogate_in_a_prompt_an_answer_or_a_result_kills_no_conversation() -> None:
+    async def works(text: str) -> str:
+        return f"{text}\udc80"
+
+    script = [["\ud83d", *asks(works, text="\ud83d")], "\ud83d"]
+    async with a_kernel() as kernel:
+        result = await kernel.run(an_agent(*script, tools=[works]), "caf\udce9")
+    result.history.to_json().encode()  # to be sent, and to be kept in a file
+    assert result.history[0] == UserMessage("caf\N{REPLACEMENT CHARACTER}")
+    assert result.history[-1].text == "\N{REPLACEMENT CHARACTER}"
+    assert len(contents(result)) == 1
+
+
 async def test_a_conversation_goes_on_from_its_history() -> None:
     async with a_kernel() as kernel:
         first = await kernel.run(an_agent(asks(fine), "one"), "1")
