@@ -97,8 +97,8 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
             if "errors" in show:
                 data["message"] = str(event.error)
             return "run_failed", data
-        case _:  # pyright: ignore[reportUnnecessaryComparison]  # because the union may grow
-            return None
+        case _:
+            return None  # type: ignore[unreachable]  # because the union may grow
 
 
 def _result(result: ToolResult, show: Collection[str]) -> dict[str, Any]:

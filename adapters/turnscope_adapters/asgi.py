@@ -170,6 +170,7 @@ class SSE(_Response):
         if not keep_alive > 0:
             raise ValueError(f"SSE(keep_alive={keep_alive!r}): seconds, above 0, or math.inf")
         self._keep_alive = keep_alive
+        self._begun = False
         # From here on what a response of Starlette has: middleware and FastAPI use them.
         self.status_code = 200
         self.background = background
@@ -187,12 +188,12 @@ class SSE(_Response):
         """Be the response, until the run has ended or the client has gone."""
         if scope["type"] != "http":
             raise RuntimeError(f"SSE is a response to HTTP, not to {scope['type']!r}")
+        if scope["method"] == "HEAD":
+            await self._start(send)
+            await self._end(send)
+            return
         try:
-            if scope["method"] == "HEAD":
-                await self._start(send)
-                await self._end(send)
-            else:
-                await self._stream(receive, send)
+            await self._stream(receive, send)
         except ClientDisconnected:
             await self._after()
         except Exception:
@@ -205,6 +206,7 @@ class SSE(_Response):
         # The run outside, so that nothing cancels its join; the listener inside, because a server
         # calls a response that has ended a disconnect too.
         async with self.run as run:
+            self._begun = True
             await self._start(send)
             async with listen(receive, keeps=False):
                 await self._tell(run, send)
@@ -240,7 +242,7 @@ class SSE(_Response):
         await _send(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _after(self) -> None:
-        if self.background is not None:
+        if self._begun and self.background is not None:
             await self.background()
 
 
