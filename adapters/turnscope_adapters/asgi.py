@@ -74,7 +74,7 @@ def cancel_on_disconnect(request: HasReceive | Receive) -> AbstractAsyncContextM
     return listen(request, keeps=True)
 
 
-def no_answer(_request: object, _exc: Exception) -> NoAnswer:
+async def no_answer(_request: object, _exc: Exception) -> NoAnswer:
     """Answer `ClientDisconnected` with status 499, which nobody reads but the access log::
 
     app = FastAPI(exception_handlers={ClientDisconnected: no_answer})

@@ -21,7 +21,9 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
     """The name and the data of each event in the *text* of a stream."""
     found = []
     for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        fields = dict(
+            line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")
+        )
         if fields:
             found.append((fields["event"], json.loads(fields["data"])))
     return found
