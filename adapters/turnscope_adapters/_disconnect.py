@@ -47,6 +47,7 @@ class Client:
         self._kept: deque[Message] = deque()
         self._more = Event()
         self._listening = False
+        self._failed: BaseException | None = None
 
     async def receive(self) -> Message:
         """What the application's ``receive`` gives: first what was read meanwhile, in order.
@@ -74,6 +75,11 @@ class Client:
                 elif self._keeps:
                     self._kept.append(message)
                 self._wake()
+        except get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            self._failed = exc
+            scope.cancel("receive() failed")
         finally:
             self._listening = False
             self._wake()
@@ -106,6 +112,7 @@ async def listen(receive: Receive | HasReceive, *, keeps: bool) -> AsyncGenerato
         finally:
             group.cancel_scope.cancel()
     try:
+        raised = raised or client._failed
         if raised is not None:
             raise raised
         if scope.cancelled_caught:

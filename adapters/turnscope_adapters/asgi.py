@@ -66,7 +66,9 @@ def cancel_on_disconnect(request: HasReceive | Receive) -> AbstractAsyncContextM
 
     A body that is not read yet is not lost: what comes of it during the block is kept in memory.
     Starlette's and FastAPI's Request reads it as ever, in the block and after it. With other
-    frameworks, read the body before the block, or from the `Client` that the block is given.
+    frameworks, and behind Starlette's BaseHTTPMiddleware (which may drop a piece of a body that is
+    still coming when the block ends), read the body before the block, or from the `Client` that
+    the block is given.
 
     The block is a scope in the caller's task: it may not stand in a generator around its ``yield``.
     To stream, use `SSE`. Raises what ``receive`` raises.

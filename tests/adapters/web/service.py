@@ -123,7 +123,7 @@ kernel = Kernel(model=TestModel(), observers=[Settled()], grace=10.0)
 
 
 def run_of(request: Request) -> SSE:
-    return SSE(kernel.start(agent, request.query_params["prompt"]), keep_alive=0.2)
+    return SSE(kernel.start(agent, request.query_params["prompt"]), keep_alive=0.1)
 
 
 async def ask(request: Request) -> JSONResponse:
@@ -198,7 +198,7 @@ for path, more in {
 async def bare(scope: Any, receive: Any, send: Any) -> None:
     """The response as an application of its own, without a framework."""
     prompt = scope["query_string"].decode().removeprefix("prompt=")
-    await SSE(kernel.start(agent, prompt), keep_alive=0.2)(scope, receive, send)
+    await SSE(kernel.start(agent, prompt), keep_alive=0.1)(scope, receive, send)
 
 
 app.mount("/bare", bare)

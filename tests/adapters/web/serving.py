@@ -29,7 +29,6 @@ COMMANDS: dict[tuple[str, str], list[str]] = {
     ("uvicorn", "asyncio"): ["uvicorn", "--loop=asyncio"],
     ("uvicorn", "uvloop"): ["uvicorn", "--loop=uvloop"],
     ("hypercorn", "asyncio"): ["hypercorn", "--worker-class=asyncio"],
-    ("hypercorn", "uvloop"): ["hypercorn", "--worker-class=uvloop"],
     ("hypercorn", "trio"): ["hypercorn", "--worker-class=trio"],
 }
 

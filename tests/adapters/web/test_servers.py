@@ -43,6 +43,7 @@ def warm(kind: str, any_loop: Loop) -> Iterator[tuple[Service, dict[str, Any]]]:
 
 def hold(service: Service, request: str, place: str) -> tuple[Any, psutil.Process | None]:
     """A client of *request*, when its run is held in *place*, and the worker process if any."""
+    service.report()  # tells the pid, too
     opened = service.upstream.opened
     client = service.request(f"GET {request}?prompt={place}")
     worker = None
@@ -62,9 +63,13 @@ def gone(worker: psutil.Process) -> bool:
 
 
 @on_each_server
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
-    "request_", ["/fastapi/ask", "/fastapi/stream", "/wrapped/ask", "/wrapped/stream", "/bare/"]
+    ("request_", "place"),
+    [
+        *((path, place) for path in ("/fastapi/ask", "/fastapi/stream") for place in PLACES),
+        # Behind a middleware that reads and sends through streams of its own; and with no framework.
+        *((path, "inline") for path in ("/wrapped/ask", "/wrapped/stream", "/bare/")),
+    ],
 )
 def test_nothing_is_left_of_a_run_whose_client_has_gone(
     warm: tuple[Service, dict[str, Any]], request_: str, place: str
@@ -104,13 +109,12 @@ def test_who_stays_gets_the_answer(warm: tuple[Service, dict[str, Any]]) -> None
 
 
 @on_each_server
-@pytest.mark.parametrize("path", ["/starlette/ask", "/wrapped/ask"])
 def test_a_body_that_is_read_after_the_block_is_whole(
-    warm: tuple[Service, dict[str, Any]], path: str
+    warm: tuple[Service, dict[str, Any]],
 ) -> None:
     service, _ = warm
     body = b"0123456789" * 30_000  # more than a server reads ahead
-    client = service.request(f"POST {path}?prompt=fine", body)
+    client = service.request("POST /starlette/ask?prompt=fine", body)
     answer = client.read().partition(b"\r\n\r\n")[2]
     assert json.loads(answer)["body"] == body.decode()
 
