@@ -1,4 +1,4 @@
-"""What joins the kernel to the outside: here, the terminal (the ``turnscope`` command).
+"""What joins the kernel to the outside: the terminal (the ``turnscope`` command), and the web.
 
 An adapter imports public names of `turnscope`, `turnscope.abc` and `turnscope.events`, as a third
 party's would, and other files of this package that stand below it; nothing of the backends, which
@@ -12,6 +12,10 @@ the kernel finds by name. From the top::
     _record  _interrupts                    what happened; Ctrl-C
     _demo_model  _demo_tools  _files        the script and the tools of the demo
     _model_names  _targets  _conversation   what the options name
+
+    asgi                             runs behind HTTP: a block for handlers, a streaming response
+    _disconnect  _sse_form           who listens for the client; what it is told
+    _record                          as above
 
 Importing this package imports none of them.
 """

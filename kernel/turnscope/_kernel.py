@@ -59,8 +59,8 @@ class Kernel:
     the backends and models. On asyncio the block may be entered and left in different tasks, as
     fixtures and start-up hooks do. Raises TypeError or ValueError for arguments that cannot work.
 
-    One Ctrl-C ends everything in order. A second one on asyncio strikes whatever runs just then:
-    calls settle, but cleanup may be cut short, and a task of AnyIO's own may never end.
+    A second Ctrl-C on asyncio strikes whatever runs just then: calls settle, but cleanup may be cut
+    short, and a task of AnyIO's own may never end.
     """
 
     def __init__(

@@ -455,6 +455,21 @@ async def test_head_gets_the_headers_and_starts_nothing() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_run_that_cannot_begin_is_an_error_before_the_response() -> None:
+    wire = Wire()
+    after: list[Any] = []
+
+    async def background() -> None:
+        after.append("no")
+
+    async with kernel_of(scripted()) as kernel:
+        run = kernel.start(agent, "Go")
+    with pytest.raises(RuntimeError, match="this kernel is closed"):
+        await wire.serve(SSE(run, background=background))
+    assert wire.received == after == []
+
+
+@pytest.mark.anyio
 async def test_what_the_response_cannot_be_is_refused() -> None:
     async with kernel_of(scripted()) as kernel:
         run = kernel.start(agent, "Go")
