@@ -49,7 +49,7 @@ def hold(service: Service, request: str, place: str) -> tuple[Any, psutil.Proces
     worker = None
     if place == "upstream":
         until(lambda: service.upstream.opened > opened)
-        assert len(service.upstream_sockets()) == 1
+        until(lambda: len(service.upstream_sockets()) == 1)
     elif place == "process":
         worker = service.worker()
         assert worker.is_running()
@@ -88,7 +88,7 @@ def test_nothing_is_left_of_a_run_whose_client_has_gone(
         until(lambda: gone(worker))
     if place == "upstream":
         until(lambda: service.upstream.open == 0)
-        assert service.upstream_sockets() == []
+        until(lambda: service.upstream_sockets() == [])
     expected = [] if place == "upstream" else ["cancelled"]
     assert service.seen == [*expected, *(["disconnected"] if "ask" in request_ else [])]
     assert "Traceback" not in service.log[before:]
