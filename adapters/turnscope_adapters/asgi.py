@@ -148,7 +148,8 @@ class SSE(_Response):
     starts nothing.
 
     A server that stops waits for its responses first: give it a limit
-    (``--timeout-graceful-shutdown`` of uvicorn, ``graceful_timeout`` of hypercorn).
+    (``--timeout-graceful-shutdown`` of uvicorn, which has none by default; hypercorn 0.18 has 3
+    seconds, but on asyncio from Python 3.12 on it waits for open connections without a limit).
 
     Raises ValueError for what *show* or *keep_alive* cannot be.
     """

@@ -200,9 +200,13 @@ class Service:
             if each.raddr and each.raddr.port == port
         ]
 
-    def terminate(self) -> int:
+    def terminate(self) -> None:
+        """Ask the server to stop, as a service manager does."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
+
+    def wait(self) -> None:
+        """Wait until it has stopped."""
+        self.process.wait(SECONDS)
 
 
 @contextmanager
