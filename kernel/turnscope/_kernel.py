@@ -45,7 +45,6 @@ class Kernel:
 
         async with Kernel(limits=Limits(calls=64, threads=40), grace=1.0) as kernel:
             result = await kernel.run(agent, "Weather in Beijing?", timeout=60)
-
             async with kernel.turn([weather], timeout=60) as turn:
                 turn.submit(ToolCall("c1", "weather", '{"city": "Beijing"}'))
 
@@ -77,8 +76,7 @@ class Kernel:
         self.limits: Limits = Limits() if limits is None else limits
         self.grace: float = grace
         self._observers = Observers(observers)
-        self._routes = Routes(self.limits, backends)
-        self._models = Models(model)
+        self._routes, self._models = Routes(self.limits, backends), Models(model)
         self._turns: dict[Supervisor, None] = {}
         self._runs: dict[Conductor, None] = {}
         self._ids = itertools.count(1)
