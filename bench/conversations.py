@@ -69,8 +69,7 @@ class Run:
         late: list[float] = []
         end = perf_counter() + effort.seconds
         while perf_counter() < end or len(early) < 3:
-            for _ in range(20):
-                taken.append(await self._run(session, short, 1))
+            taken += [await self._run(session, short, 1) for _ in range(20)]
             await self._run(session, long, self.LONG)
             spans = [after - before for before, after in pairwise(tools.stamps)]
             early.append(median(spans[9 - self.WINDOW // 2 : 9 + self.WINDOW // 2]))
