@@ -30,6 +30,9 @@ START: Final = 60.0
 """Seconds for a worker to start and import the main script. Not less than 20: for so long AnyIO
 may wait for the first sign of life, and only after it is a start cancelled without a trace."""
 
+NOTICED: Final = 0.2
+"""Seconds after which the event loop has noticed that a process has ended."""
+
 KEPT: Final = 240.0
 """Seconds for which an idle worker is counted on; AnyIO ends those that were idle for 300."""
 
@@ -135,6 +138,10 @@ class Pool:
             # A terminal's Ctrl-C goes to the workers too, and AnyIO raises here what one of them
             # raised while it was importing. It is the start that failed, not this program.
             problem = exc.__cause__ or exc
+            # AnyIO leaves a worker that died as it started to the event loop, which must not close
+            # before it has taken notice: asyncio would complain of an open transport.
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(NOTICED)
         finally:
             self._starting -= 1
             # Only those for whom no other start is left. A failed warm-up with nobody waiting says

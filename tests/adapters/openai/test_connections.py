@@ -200,6 +200,40 @@ def test_a_response_that_is_left_early_is_closed(
     gc.collect()
 
 
+@pytest.mark.parametrize("library", [httpx2, httpx])
+@pytest.mark.parametrize("how", ["early", "oops", "torn"])
+def test_a_response_of_any_transport_is_closed(how: str, library: Any, any_loop: Loop) -> None:
+    closed: list[str] = []
+
+    class Body(library.AsyncByteStream):  # type: ignore[misc]  # because the library is a parameter
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield HELLO[1].encode()
+            if how == "torn":
+                raise library.ReadError("torn")
+            yield b"data: oops\n\n"
+
+        async def aclose(self) -> None:
+            closed.append(how)
+
+    headers = {"content-type": "text/event-stream"}
+    transport = library.MockTransport(
+        lambda _: library.Response(200, headers=headers, stream=Body())
+    )
+
+    async def main() -> None:
+        async with library.AsyncClient(transport=transport) as client:
+            model = OpenAIChat("m", base_url="http://h/v1", client=client)
+            if how == "early":
+                async with model.stream(REQUEST) as events:
+                    await anext(events)
+            else:
+                with pytest.raises(ModelError, match=how):
+                    await ask(model)
+            assert closed == [how]
+
+    any_loop.run(main)
+
+
 def test_a_response_that_is_never_read_is_closed(server: ChatServer, any_loop: Loop) -> None:
     site = server.streaming(ENDLESS)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
+import anyio
 import httpx
 import httpx2
 import pytest
@@ -41,7 +42,7 @@ def failure(loop: Loop, base_url: str, library: Any = None, **options: Any) -> M
         client = None if library is None else library.AsyncClient()
         try:
             async with OpenAIChat("m", base_url=base_url, client=client, **options) as model:
-                with pytest.raises(ModelError) as caught:
+                with pytest.raises(ModelError) as caught, anyio.fail_after(4):
                     await ask(model)
         finally:
             if client is not None:
@@ -81,6 +82,12 @@ def test_a_refusal_has_the_status_and_the_words(
     assert words in str(error)
     assert f"127.0.0.1:{server.port} answered {status}" in str(error)
     assert error.retry_after is None
+
+
+def test_a_refusal_that_never_ends_is_read_as_far_as_it_matters(any_loop: Loop) -> None:
+    with RawServer(b"HTTP/1.1 500 no\r\n\r\n" + b"x" * 70_000, end="wait") as server:
+        error = failure(any_loop, server.base_url)
+    assert error.status == 500
 
 
 @pytest.mark.parametrize(
