@@ -121,21 +121,21 @@ def test_a_body_that_is_read_after_the_block_is_whole(
 
 
 @on_each_server
-@pytest.mark.parametrize("place", ["process", "upstream"])
-def test_a_server_that_stops_ends_the_runs_that_are_under_way(
-    kind: str, any_loop: Loop, place: str
-) -> None:
+def test_a_server_that_stops_ends_the_runs_that_are_under_way(kind: str, any_loop: Loop) -> None:
     with serving(kind, any_loop.name) as service:
-        client, worker = hold(service, "/fastapi/stream", place)
-        client.read_until(b"event: model_started")
+        at_work, worker = hold(service, "/fastapi/stream", "process")
+        waiting, _ = hold(service, "/fastapi/ask", "upstream")
+        assert worker is not None
         children = psutil.Process(service.process.pid).children(recursive=True)
         service.terminate()
         if (kind, any_loop.name) == ("hypercorn", "asyncio") and sys.version_info >= (3, 12):
             # It waits for asyncio.Server.wait_closed() before it counts its graceful timeout, and
-            # from 3.12 on that waits for every connection.
-            client.leave()
+            # from 3.12 on that waits for every connection (pgjones/hypercorn#308).
+            at_work.leave()
+            waiting.leave()
         service.wait()
         assert "the lifespan has ended" in service.log
-        until(lambda: all(gone(child) for child in [*children, *([worker] if worker else [])]))
+        until(lambda: all(gone(child) for child in [*children, worker]))
         until(lambda: service.upstream.open == 0)
-        client.leave()
+        at_work.leave()
+        waiting.leave()
