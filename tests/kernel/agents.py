@@ -1,13 +1,27 @@
-"""What the tests of runs share: agents with a script, calls for it, and what became of them."""
+"""What the tests of runs share: agents with a script, calls for it, and what became of them.
+
+`virtual_backend`, imported as `anyio_backend` into a test module, is for what no loop does in its
+own way: virtual time on asyncio and trio, and no uvloop, which would wait in real time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.kernel.bodies import fine
+from tests.support import VIRTUAL
 from turnscope import Agent, History, Run, RunResult, ToolCall
-from turnscope.testing import ScriptedModel
+from turnscope.testing import ScriptedModel, virtual_time
+
+
+@pytest.fixture(name="anyio_backend", params=VIRTUAL)
+def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Virtual time, on each loop that has it."""
+    options = virtual_time(request.param)
+    return options["backend"], options["backend_options"]
 
 
 def asks(*functions: Callable[..., Any] | str, **arguments: Any) -> list[ToolCall]:

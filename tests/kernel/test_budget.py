@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.kernel.agents import an_agent, asks, contents, ends
-from tests.kernel.bodies import UNIT, Bodies, a_kernel, anyio_backend, fine, took
+from tests.kernel.agents import an_agent, asks, contents, ends, virtual_backend
+from tests.kernel.bodies import UNIT, Bodies, a_kernel, fine, took
 from turnscope import Agent, Budget, BudgetExceeded, DeadlineExceeded, Kernel, ToolCall, Usage
 from turnscope.testing import ScriptedModel
 
-__all__ = ["anyio_backend"]
+__all__ = ["virtual_backend"]
 
 
 @pytest.mark.parametrize("field", ["turns", "calls", "tokens", "seconds"])

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import pickle
+import sys
 import threading
 from typing import Any
 
@@ -148,10 +149,15 @@ def test_a_history_that_grows_in_many_threads_at_once_is_never_mixed_up() -> Non
         grown[who] = history
 
     threads = [threading.Thread(target=grow, args=(who,)) for who in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns between any two steps
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
     assert len(grown) == 8
     for who, history in grown.items():
         assert [each.id for each in history.results] == [f"{who}-{n}" for n in range(200)]

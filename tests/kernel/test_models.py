@@ -14,8 +14,8 @@ import anyio
 import anyio.abc
 import pytest
 
-from tests.kernel.agents import an_agent, asks
-from tests.kernel.bodies import UNIT, a_kernel, anyio_backend, fine, only_asyncio, took
+from tests.kernel.agents import an_agent, asks, virtual_backend
+from tests.kernel.bodies import UNIT, a_kernel, fine, took
 from turnscope import (
     Agent,
     CallContext,
@@ -30,7 +30,7 @@ from turnscope.abc import ModelRequest
 from turnscope.events import CallProgress, ModelFinished, TextDelta
 from turnscope.testing import ScriptedModel, Stream, nothing_left
 
-__all__ = ["anyio_backend"]
+__all__ = ["virtual_backend"]
 
 pytestmark = pytest.mark.anyio
 
@@ -336,7 +336,7 @@ async def test_a_model_is_no_call_of_a_tool() -> None:
     assert not any(isinstance(event, CallProgress) for event in told)
 
 
-@only_asyncio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_model_that_raises_a_cancellation_of_its_own_has_failed() -> None:
     async def answer(_request: ModelRequest) -> Any:
         raise asyncio.CancelledError

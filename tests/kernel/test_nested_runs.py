@@ -30,7 +30,15 @@ from turnscope import (
     tool,
 )
 from turnscope.abc import ModelRequest
-from turnscope.events import CallSettled, RunEvent, RunFinished, RunStarted
+from turnscope.events import (
+    CallSettled,
+    ModelFinished,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    TextDelta,
+    TextStreamed,
+)
 from turnscope.testing import ScriptedModel, Stream
 
 __all__ = ["anyio_backend"]
@@ -479,6 +487,25 @@ async def test_the_events_of_nested_runs_are_told_with_their_parents() -> None:
     ]
     kinds = [type(told[index]).__name__ for index in places]
     assert kinds == ["RunFinished", "CallSettled", "RunFinished", "CallSettled", "RunFinished"]
+
+
+async def test_the_texts_of_runs_side_by_side_are_never_mixed() -> None:
+    def answer(request: ModelRequest) -> Stream:
+        letters = str(request.history[0].content)
+        events = [(UNIT / 10 * n, TextDelta(letter)) for n, letter in enumerate(letters)]
+        return Stream([*events, (UNIT, ModelFinished())])
+
+    inner: Agent[Any, str] = Agent(model=ScriptedModel(answer))
+    calls = [ToolCall("", "inner", {"prompt": prompt}) for prompt in ("abc", "xyz")]
+    agent = an_agent(calls, "done", tools=[inner.as_tool("inner", "")])
+    texts: dict[str, str] = {}
+    async with a_kernel() as kernel:
+        async with kernel.start(agent, "go") as run:
+            await run.wait()  # so that all of it is in the buffer
+            async for event in run:
+                if isinstance(event, TextStreamed):
+                    texts[event.run_id] = texts.get(event.run_id, "") + event.text
+    assert sorted(texts.values()) == ["abc", "done", "xyz"]
 
 
 async def test_a_nested_run_has_a_reader_of_its_own_too() -> None:

@@ -372,3 +372,30 @@ def test_runs_survive_nothing_of_a_kernel_that_was_closed_in_mid_request() -> No
                     await run.wait()
 
     asyncio.run(main())
+
+
+# AnyIO wraps a task's coroutine, and does not close it if the wrapper never took a step.
+@pytest.mark.filterwarnings("ignore:coroutine 'Conductor.run' was never awaited")
+def test_a_run_whose_task_is_cancelled_before_its_first_step_comes_to_an_end_all_the_same() -> None:
+    kept: list[Any] = []
+
+    async def main() -> None:
+        kernel = Kernel()
+        await kernel.__aenter__()
+
+        async def enters() -> None:
+            run = kernel.start(an_agent("never"), "go")
+            await run.__aenter__()  # awaits nothing: the loop ends in this very step
+            kept.extend([kernel, run])
+
+        kept.append(asyncio.create_task(enters()))
+
+    asyncio.run(main())
+    _, kernel, run = kept
+    with pytest.raises(RunCancelled):
+        run.wait().send(None)  # at once: it has ended
+    assert kernel.statistics().runs == 0
+    assert len(run.history) == 1
+    del kernel, run
+    kept.clear()
+    gc.collect()

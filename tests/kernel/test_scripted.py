@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.kernel.bodies import UNIT, a_kernel, anyio_backend, fine, took
+from tests.kernel.agents import virtual_backend
+from tests.kernel.bodies import UNIT, a_kernel, fine, took
 from turnscope import Agent, History, ModelError, ToolCall, Usage, UserMessage
 from turnscope.abc import Model, ModelRequest
 from turnscope.events import (
@@ -22,7 +23,7 @@ from turnscope.events import (
 )
 from turnscope.testing import ScriptedModel, Stream
 
-__all__ = ["anyio_backend"]
+__all__ = ["virtual_backend"]
 
 pytestmark = pytest.mark.anyio
 
