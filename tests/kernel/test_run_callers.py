@@ -375,7 +375,7 @@ def test_runs_survive_nothing_of_a_kernel_that_was_closed_in_mid_request() -> No
 
 
 # AnyIO wraps a task's coroutine, and does not close it if the wrapper never took a step.
-@pytest.mark.filterwarnings("ignore:coroutine 'Conductor.run' was never awaited")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 def test_a_run_whose_task_is_cancelled_before_its_first_step_comes_to_an_end_all_the_same() -> None:
     kept: list[Any] = []
 
