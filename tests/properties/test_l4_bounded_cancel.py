@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 
+import attrs
+import pytest
 from hypothesis import given
 
 from tests.support import Loop
@@ -16,7 +18,7 @@ from .machine import Machine, run
 from .plans import Plan, every_call
 from .story import assert_same
 from .talker import Talker, perform
-from .talks import Chat
+from .talks import Answer, Ask, Chat, Hit, How, Talk
 from .test_l2_valid_history import histories_are_valid
 
 
@@ -91,12 +93,11 @@ def a_tree_of_runs_ends_within_one_grace(chat: Chat, loop: Loop) -> None:
     end = finished[ending.run.run_id]
     assert all(when <= end for _, _, when in talker.notes), "a body outlived its run"
     assert end <= ending.left
-    if end <= asked:
-        return
-    assert ending.left <= asked + chat.grace, "the whole tree has one grace"
-    assert ending.result is None, "a run that was cancelled has no output"
-    assert ending.end == RAISED.get(hit.how, _cancelled(loop)), ending.error
-    _keeps_what_had_completed(talker, asked)
+    if end > asked:
+        assert ending.left <= asked + chat.grace, "the whole tree has one grace"
+        assert ending.result is None, "a run that was cancelled has no output"
+        assert ending.end == RAISED.get(hit.how, _cancelled(loop)), ending.error
+        _keeps_what_had_completed(talker, asked)
     histories_are_valid(talker)
 
 
@@ -150,3 +151,50 @@ def test_native_cancels_end_a_tree_of_runs_within_one_grace_too(chat: Chat) -> N
 @given(chat=chats(**RUNS, hit=("Ctrl-C",), readers=("wait", "events")))
 def test_ctrl_c_in_the_callers_own_await_ends_a_tree_of_runs_likewise(chat: Chat) -> None:
     a_tree_of_runs_ends_within_one_grace(chat, Loop("trio", virtual=True))
+
+
+RICH = Chat(
+    first=Talk(
+        (
+            Answer(
+                text="two words",
+                span=1.0,
+                asks=(
+                    Ask(id="a", span=0.5, cleanup=0.125),
+                    Ask(id="a", span=1.25, fails=True),
+                    Ask(id="", tool="nobody"),
+                    Ask(
+                        tool="agent",
+                        talk=Talk(
+                            (
+                                Answer(
+                                    span=0.25, asks=(Ask(id="a", span=0.75, swallows=math.inf),)
+                                ),
+                                Answer(text="ok", span=0.375, cleanup=9.0),
+                            )
+                        ),
+                    ),
+                ),
+            ),
+            Answer(text="ok", span=0.25, swallows=True),
+        )
+    ),
+    grace=0.0625,
+)
+
+
+def ends_at_any_event(how: How, loop: Loop) -> None:
+    for number in range(len(perform(RICH, loop).events)):
+        chat = attrs.evolve(RICH, hit=Hit(how=how, event=number))
+        a_tree_of_runs_ends_within_one_grace(chat, loop)
+
+
+@pytest.mark.parametrize("how", ["run.cancel", "move_on_after"])
+def test_a_cancel_in_the_step_of_any_event_ends_a_tree_of_runs(
+    virtual_loop: Loop, how: How
+) -> None:
+    ends_at_any_event(how, virtual_loop)
+
+
+def test_a_native_cancel_in_the_step_of_any_event_ends_a_tree_of_runs() -> None:
+    ends_at_any_event("native", Loop("asyncio", virtual=True))
