@@ -124,19 +124,19 @@ def _grows_by_whole_turns(talker: Talker) -> None:
         requests[where] = history
 
 
-@share(0.6)
+@share(0.4)
 @given(chat=chats(then=3, odd=4))
 def test_a_run_leaves_a_history_that_a_provider_accepts(virtual_loop: Loop, chat: Chat) -> None:
     valid_history(chat, virtual_loop)
 
 
-@share(0.6)
+@share(0.4)
 @given(chat=chats(hit=ENDS, then=1))
 def test_a_run_that_is_ended_leaves_whole_turns(virtual_loop: Loop, chat: Chat) -> None:
     valid_history(chat, virtual_loop)
 
 
-@share(0.4)
+@share(0.3)
 @given(chat=chats(hit=("native", "asyncio.timeout"), then=1))
 def test_a_run_that_is_cancelled_natively_leaves_whole_turns(chat: Chat) -> None:
     valid_history(chat, Loop("asyncio", virtual=True))

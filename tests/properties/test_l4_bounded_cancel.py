@@ -135,13 +135,13 @@ def test_one_grace_is_for_the_whole_tree_of_turns(virtual_loop: Loop, plan: Plan
     bounded_cancel(plan, virtual_loop)
 
 
-@share(0.6)
+@share(0.4)
 @given(chat=chats(**RUNS, hit=ENDS, readers=("wait", "events")))
 def test_a_run_and_those_in_its_tools_end_within_one_grace(virtual_loop: Loop, chat: Chat) -> None:
     a_tree_of_runs_ends_within_one_grace(chat, virtual_loop)
 
 
-@share(0.4)
+@share(0.3)
 @given(chat=chats(**RUNS, hit=("native", "asyncio.timeout"), readers=("wait", "events")))
 def test_native_cancels_end_a_tree_of_runs_within_one_grace_too(chat: Chat) -> None:
     a_tree_of_runs_ends_within_one_grace(chat, Loop("asyncio", virtual=True))

@@ -186,19 +186,19 @@ def test_a_thread_counts_until_it_has_really_ended(any_loop: Loop, batch: Batch)
     threads_count_until_they_end(batch, any_loop)
 
 
-@share(0.4)
+@share(0.2)
 @given(chat=chats(**generate_talks.CALM, limits=1, nest=6, then=1))
 def test_nested_runs_cannot_deadlock(virtual_loop: Loop, chat: Chat) -> None:
     nested_runs_cannot_deadlock(chat, virtual_loop)
 
 
-@share(0.3)
+@share(0.2)
 @given(chat=chats(limits=1, nest=5, hit=ENDS))
 def test_no_limiter_is_exceeded_by_runs_that_are_ended(virtual_loop: Loop, chat: Chat) -> None:
     perform(chat, virtual_loop)
 
 
-@share(0.4)
+@share(0.3)
 @given(chat=chats(budget=8, nest=6, fails=1, odd=1))
 def test_a_run_spends_the_budget_of_those_above_it(virtual_loop: Loop, chat: Chat) -> None:
     budgets_hold(chat, virtual_loop)

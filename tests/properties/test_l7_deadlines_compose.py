@@ -81,7 +81,7 @@ def nested_runs_share_the_deadline(chat: Chat, loop: Loop) -> None:
         assert deadline == own, f"{place} was told {deadline}, not {own}"
 
 
-@share(0.3)
+@share(0.2)
 @given(chat=chats(**CALM, hit=BOUNDS, nest=6, readers=("wait",)))
 def test_runs_in_tools_share_the_deadline_of_the_run_above(virtual_loop: Loop, chat: Chat) -> None:
     nested_runs_share_the_deadline(chat, virtual_loop)

@@ -212,13 +212,13 @@ def _instants(talker: Talker) -> list[Any]:
     )
 
 
-@share(0.5)
+@share(0.3)
 @given(chat=chats(hit=("nothing", *ENDS), then=1))
 def test_the_events_of_a_run_are_ordered(virtual_loop: Loop, chat: Chat) -> None:
     runs_are_ordered(chat, virtual_loop)
 
 
-@share(0.2)
+@share(0.15)
 @given(chat=chats(**CALM, nest=5, answers=2, readers=("events", "text")))
 def test_a_slow_reader_or_stream_slows_no_tool(virtual_loop: Loop, chat: Chat) -> None:
     nobody_slows_a_tool(chat, virtual_loop)

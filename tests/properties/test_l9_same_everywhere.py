@@ -118,13 +118,13 @@ def runs_are_the_same_everywhere(chat: Chat, loop: Loop) -> None:
 AT_INSTANTS = {"at_event": 0, "hit": ("nothing", *(how for how in ENDS if how != "break"))}
 
 
-@share(0.4)
+@share(0.3)
 @given(chat=chats(**AT_INSTANTS, then=1, odd=1))
 def test_runs_tell_the_same_story_on_asyncio_and_trio(chat: Chat) -> None:
     runs_are_the_same_everywhere(chat, ASYNCIO)
 
 
-@share(0.2)
+@share(0.15)
 @given(chat=chats(**AT_INSTANTS, limits=1, depth=0))
 def test_runs_whose_calls_wait_tell_the_same_story(chat: Chat) -> None:
     runs_are_the_same_everywhere(chat, ASYNCIO)
