@@ -1,8 +1,8 @@
 """From a ModelRequest to the body of a Chat Completions request. Pure.
 
-Everything is converted anew for each request: a message takes 1 us, and all of them are made JSON
-each time anyway, because the server remembers nothing. Above: `openai`. Below: the kernel's
-values.
+Everything is converted anew for each request: 0.3 us a message, where making it JSON takes
+1 us, and is done each time anyway, because the server remembers nothing. Above: `openai`. Below:
+the kernel's values.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from anyio import CancelScope, current_effective_deadline
 from . import _outcome
 from ._calls import ToolCall
 from ._interrupt import PATIENCE
-from ._loop import cancelled_by_stranger, sent_by
+from ._loop import cancelled_by_stranger, sent_by, sent_by_scope
 from ._parking import Parking
 from ._view import View
 
@@ -63,7 +63,9 @@ class Askable(View):
             if self._enforced == PATIENCE + 1:
                 self.stubborn = True
         elif not self.told:
-            if not self.due() and cancelled_by_stranger(turn.task):
+            # In the turn's own task, scopes of the body's own have cancelled it too.
+            by_body = self.nurseries > 0 and sent_by_scope(cancellation)
+            if not self.due() and not by_body and cancelled_by_stranger(turn.task):
                 turn.ask(_outcome.LOOP_ENDS)
             if self.due():
                 self._interrupt(turn, inner, cancellation)

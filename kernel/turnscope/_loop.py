@@ -109,6 +109,11 @@ def scope_of(task: object) -> CancelScope | None:
     return scope
 
 
+def sent_by_scope(cancellation: BaseException) -> bool:
+    """Whether *cancellation* names a scope of AnyIO's, as theirs do on asyncio."""
+    return "cancel scope" in str(cancellation)
+
+
 def sent_by(cancellation: BaseException, *scopes: CancelScope | None) -> bool:
     """Whether *cancellation* names one of *scopes*, as AnyIO's do on asyncio.
 
