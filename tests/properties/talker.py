@@ -14,7 +14,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -410,10 +410,9 @@ class Talker:
     async def _read(self, ending: Ending, hit: Hit) -> bool:
         """Whether it was read to its end."""
         if self.chat.reader == "text":
-            async with aclosing(ending.run.text()) as texts:
-                async for text in texts:
-                    ending.texts.append(text)
-                    await anyio.sleep(self.chat.pause * self.scale)
+            async for text in ending.run.text():
+                ending.texts.append(text)
+                await anyio.sleep(self.chat.pause * self.scale)
         elif self.chat.reader == "events":
             async for event in ending.run:
                 ending.read.append(event)
