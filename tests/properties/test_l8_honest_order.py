@@ -120,7 +120,11 @@ def runs_are_ordered(chat: Chat, loop: Loop) -> None:
         for turn, of_turn in turns:
             _is_a_turn(talker, f"{talker.prompts.get(run_id)}.{turn}", of_turn)
     for ending in talker.endings.values():
-        _is_read_whole(talker, ending.read, ending.run.run_id, ending.result is not None)
+        own = ending.run.run_id
+        _is_read_whole(talker, ending.read, own, ending.result is not None)
+        if chat.reader == "text" and ending.result is not None:
+            told = [event.text for event in talker.told(TextStreamed) if event.run_id == own]
+            assert "".join(ending.texts) == "".join(told)
 
 
 def _nests(talker: Talker) -> None:
