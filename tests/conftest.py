@@ -81,21 +81,20 @@ def virtual_loop(request: pytest.FixtureRequest) -> Loop:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--loop",
-        choices=[*LOOPS, "all"],
-        default="all",
-        help="run the tests of one event loop, and those that need none (default: all)",
+        action="append",
+        choices=[*LOOPS],
+        help="run the tests of this event loop, and those that need none; may be given more than "
+        "once (default: all)",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = config.getoption("--loop")
-    if chosen == "all":
-        return
+    chosen = set(config.getoption("--loop") or LOOPS)
     kept, dropped = [], []
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         loops = {parameters[fixture] for fixture in FIXTURES if fixture in parameters}
-        (kept if loops <= {chosen} else dropped).append(item)
+        (kept if loops <= chosen else dropped).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept

@@ -128,20 +128,18 @@ class Pool:
 
     async def _start(self) -> None:
         problem: BaseException = TimeoutError(f"not ready after {START:g} seconds")
+        ready = False
         try:
             with anyio.move_on_after(START, shield=True):
                 # AnyIO prefers an idle worker to a new one: then no call may count on that one.
                 self._take()
                 await to_process.run_sync(_worker.ready, limiter=_unlimited)
                 self._put()
+                ready = True
         except (Exception, KeyboardInterrupt) as exc:
             # A terminal's Ctrl-C goes to the workers too, and AnyIO raises here what one of them
             # raised while it was importing. It is the start that failed, not this program.
             problem = exc.__cause__ or exc
-            # AnyIO leaves a worker that died as it started to the event loop, which must not close
-            # before it has taken notice: asyncio would complain of an open transport.
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(NOTICED)
         finally:
             self._starting -= 1
             # Only those for whom no other start is left. A failed warm-up with nobody waiting says
@@ -154,6 +152,11 @@ class Pool:
                 )
                 waiter.error.__cause__ = problem
                 waiter.woken.set()
+        if not ready:
+            # AnyIO leaves a worker that died as it started to the event loop, which must not close
+            # before it has taken notice: asyncio would complain of an open transport.
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(NOTICED)
 
 
 _pools: Final = RunVar[Pool]("turnscope_backends.processes")

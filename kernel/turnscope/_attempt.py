@@ -89,7 +89,9 @@ class Attempt(Askable):
             # turn ended meanwhile, or Ctrl-C landed between two statements of ours.
             if self.dropped or isinstance(exc, GeneratorExit):
                 raise
-            if turn.results[self.index] is None:
+            # By the result, not by `self.turn`: Ctrl-C may have landed in `_settle`.
+            unsettled = self.turn if self.index < 0 else turn.results[self.index] is None
+            if unsettled:
                 self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
             elif isinstance(exc, KeyboardInterrupt):
                 turn.stop(exc)

@@ -145,5 +145,5 @@ class View(CallContext[Any]):
 
     def _report(self, value: object) -> None:
         turn = self.turn
-        if turn is not None:
+        if turn is not None and self.index >= 0:  # a model request is no call
             self.facts.tell_of(CallProgress, self.index, self._call, value=value)

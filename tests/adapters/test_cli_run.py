@@ -225,8 +225,8 @@ def test_what_no_encoding_has_is_kept_all_the_same(typed: Typed, folder: Path) -
     done = typed(*arguments)
     assert (done.code, done.output) == (0, "half \\ud83d\n")
     assert stored(folder / "talk.json")[:] == (
-        UserMessage("\udcff"),
-        AssistantMessage(text="half \ud83d"),
+        UserMessage("\ufffd"),
+        AssistantMessage(text="half \ufffd"),
     )
     assert typed("And?", "--model", "parts:echo", *arguments[3:]).output.startswith("3 ")
 

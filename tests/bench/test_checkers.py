@@ -21,7 +21,7 @@ from bench.contenders import CONTENDERS, FLOOR, OURS
 from bench.measure import check_no_children
 from bench.report import Sample, summary, verdicts
 from bench.scenarios import SCENARIOS, run
-from bench.tools import Call, Tool
+from bench.tools import Call, Conversation, Tool
 from bench.turns import Effort, Metrics
 from tests.support import Loop
 
@@ -43,6 +43,15 @@ class Session:
 
     async def turn(self, prepared: Sequence[Call]) -> Sequence[object]:
         return await self._turn(self, prepared)
+
+    def talk(self, conversation: Conversation) -> Conversation:
+        return conversation
+
+    async def run(self, talk: Conversation) -> Sequence[object]:
+        values: list[object] = []
+        for calls in talk:
+            values.extend(await self.turn(calls))
+        return values
 
     async def call(self, call: Call) -> object:
         tool = self.tools[call.name]

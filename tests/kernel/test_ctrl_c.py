@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_at_any_line_of_ours_hangs_nothing_and_loses_no_call(
     assert {place.partition(":")[0] for place, *_ in places} >= {
         "Attempt._settle",
         "Supervisor.finish",
-        "Supervisor.ask",
+        "Asking.ask",
         "Kernel._close",
         "Turn.__aexit__",
     }

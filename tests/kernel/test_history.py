@@ -320,6 +320,7 @@ PARTS = (
     | st.builds(lambda data: Content(media_type="image/png", data=data), st.binary())
     | st.builds(lambda url: Content(media_type="image/png", url=url), TEXTS)
 )
+SAYING = TEXTS.filter(str.strip)  # a blank prompt or answer is refused
 CONTENTS = TEXTS | st.lists(PARTS, max_size=3).map(tuple)
 
 
@@ -330,10 +331,10 @@ def histories(draw: st.DrawFn) -> History:
     for kind in draw(st.lists(st.sampled_from(["asked", "said", "called"]), max_size=6)):
         reasoning = tuple(draw(st.lists(st.builds(Reasoning, TEXTS, JSON), max_size=2)))
         if kind == "asked":
-            messages.append(UserMessage(draw(CONTENTS.filter(bool))))
+            asked = SAYING | st.tuples(st.builds(lambda text: Content(text=text), SAYING), PARTS)
+            messages.append(UserMessage(draw(asked)))
         elif kind == "said":
-            text = draw(TEXTS.filter(bool))
-            messages.append(AssistantMessage(text=text, reasoning=reasoning))
+            messages.append(AssistantMessage(text=draw(SAYING), reasoning=reasoning))
         else:
             ids = [f"c{number + n}" for n in range(draw(st.integers(1, 3)))]
             number += len(ids)

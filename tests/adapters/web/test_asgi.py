@@ -292,7 +292,7 @@ async def test_a_run_is_streamed_without_what_was_said_to_tools_and_by_them() ->
         "status": "ok",
     }
     assert told["text"] == {"run": run, "turn": 1, "text": "one\ntwo?"}
-    assert told["run_finished"]["output"] == "one\ntwo?"
+    assert told["run_finished"]["output"] == "one\ntwo\ufffd"
     assert "xyzzy" not in wire.text and "hm" not in wire.text
     assert dict(wire.received[0]["headers"])[b"content-type"] == b"text/event-stream; charset=utf-8"
     assert wire.complete
