@@ -83,8 +83,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--loop",
         action="append",
         choices=[*LOOPS],
-        help="run the tests of this event loop, and those that need none; may be given more than "
-        "once (default: all)",
+        help="run the tests of this event loop, and with asyncio's those that need none; may be "
+        "given more than once (default: all)",
     )
 
 
@@ -94,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         loops = {parameters[fixture] for fixture in FIXTURES if fixture in parameters}
-        (kept if loops <= chosen else dropped).append(item)
+        (kept if (loops or {"asyncio"}) <= chosen else dropped).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
