@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from . import _outcome
 from ._assemble import Response
 from ._budget import Ledger
 from ._calls import Status, ToolCall
@@ -231,7 +232,7 @@ class Conductor:
             self.history = self.history.grown(messages_of(response, turn.results))
         if turn.fatal is not None:
             self.error = failed(turn.results, turn.fatal)
-        elif turn.asked and self._cause is None:
+        elif turn.asked and turn.cause is _outcome.TURN_DEADLINE:
             self.error = self._out_of_time()
         elif self._spent is not None:
             self.error = self._spent
