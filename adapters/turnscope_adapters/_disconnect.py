@@ -40,7 +40,7 @@ class Client:
     """The other end of one request, while somebody listens to it."""
 
     def __init__(self, receive: Receive, *, keeps: bool) -> None:
-        self.gone = False
+        self.gone: bool = False
         """Whether the client has disconnected."""
         self._receive = receive
         self._keeps = keeps

@@ -87,9 +87,10 @@ class RunCancelled(TurnscopeError):
 
 
 class LimiterLeaked(TurnscopeError):
-    """A nested call, or a call that comes back from its nested turn, could wait for leaks alone.
+    """A call could wait for leaks alone: a nested one, one that comes back from what it nested, or
+    one at its run's own ``max_parallel_calls``.
 
-    It is the cause of a nested call's ``not_started``, and is raised by the nested turn's block
+    It is the cause of such a call's ``not_started``, and is raised by the nested turn's block
     in a call that cannot have its slot back.
     """
 
@@ -102,8 +103,8 @@ class LimiterLeaked(TurnscopeError):
         else:
             setting = f"Limits(groups={{{limiter!r}: ...}})"
         super().__init__(
-            f"all {capacity:g} slots of the limit {limiter!r} are held by leaked threads, so a "
-            f"nested call could wait for ever; raise {setting}, or have the tools look at "
+            f"all {capacity:g} slots of the limit {limiter!r} are held by leaked threads, so the "
+            f"call could wait for ever; raise {setting}, or have the tools look at "
             "check_cancelled()"
         )
 

@@ -110,6 +110,8 @@ class KernelStatistics:
 class Limiter:
     """One capacity with its queue."""
 
+    own = False
+    """Whether it is one run's alone, so that nobody but this run's calls ever frees it."""
     __slots__ = ("_queue", "_returning", "_serving", "capacity", "leaked", "lent", "name")
 
     def __init__(self, name: str, capacity: float) -> None:
@@ -124,11 +126,9 @@ class Limiter:
 
     def statistics(self) -> LimiterStatistics:
         """Look at it."""
+        waiting, leaked = len(self._queue) + len(self._returning), self.leaked
         return LimiterStatistics(
-            capacity=self.capacity,
-            lent=self.lent,
-            waiting=len(self._queue) + len(self._returning),
-            leaked=self.leaked,
+            capacity=self.capacity, lent=self.lent, waiting=waiting, leaked=leaked
         )
 
     def take(self, ticket: Ticket) -> bool:
@@ -173,7 +173,7 @@ class Limiter:
         self.leaked += 1
         if self.stuck:
             for queue in (self._returning, self._queue):
-                for ticket in [ticket for ticket in queue if ticket.nested]:
+                for ticket in [ticket for ticket in queue if ticket.nested or self.own]:
                     if ticket in queue:  # else who was told of the one before has taken it out
                         del queue[ticket]
                         ticket.refused(self)
@@ -220,11 +220,11 @@ class Ticket:
     def advance(self) -> bool:
         """Pass as many limiters as lend a slot now; True if that was the last of them.
 
-        If not, the ticket stands in a queue, and its holder is told later.
-        Raises LimiterLeaked if the ticket is *nested* and would wait for leaks alone.
+        If not, the ticket stands in a queue, and its holder is told later. Raises LimiterLeaked
+        if a *nested* ticket, or one at a limiter of its own run, would wait for leaks alone.
         """
         for limiter in self._limiters[self._held :]:
-            if self.nested and limiter.stuck:
+            if (self.nested or limiter.own) and limiter.stuck:
                 self.release()
                 raise LimiterLeaked(limiter.name, limiter.capacity)
             if not limiter.take(self):

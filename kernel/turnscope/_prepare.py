@@ -41,6 +41,13 @@ class RunOptions(TypedDict, Generic[Deps], total=False):
     budget: Budget | None
 
 
+class Cap(Limiter):
+    """The limiter of one run, ``Agent(max_parallel_calls=...)``: not even its first wait hangs."""
+
+    __slots__ = ()
+    own = True
+
+
 def seconds_of(what: str, timeout: float | None, deadline: float) -> None:
     """Raise ValueError for a *timeout* or *deadline* that is none."""
     if timeout is not None and not timeout >= 0:
@@ -93,9 +100,7 @@ def prepare(
     first = first_history(prompt, history)
     found = kernel._models.find(model, agent.model)
     cap = agent.max_parallel_calls if agent.parallel_tool_calls else 1
-    offer = kernel._offer(
-        agent.tools, None if cap == math.inf else Limiter("max_parallel_calls", cap)
-    )
+    offer = kernel._offer(agent.tools, None if cap == math.inf else Cap("max_parallel_calls", cap))
     way = kernel._way_to(found)
     given = agent.budget if budget is None else budget
     merged = {**agent.settings, **(settings or {})}

@@ -59,8 +59,9 @@ class Run(Generic[Output]):
     An external cancellation is raised again as it came; `history` is valid after it.
     """
 
-    def __init__(self, open_inside: Callable[[Feed | None], Conductor], *, listen: bool) -> None:
-        self._open_inside = open_inside
+    def __init__(self, open_inside: Callable[..., Any], *, listen: bool) -> None:
+        # Any, because the surface that is verified from outside ends here.
+        self._open_inside: Callable[[Feed | None], Conductor] = open_inside
         self._feed = Feed() if listen else None
         self._inside: Conductor | None = None
         self._told = False

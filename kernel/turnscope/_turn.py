@@ -43,14 +43,14 @@ class Turn:
     def __init__(
         self,
         kernel: Kernel,
-        offer: Offer,
+        offer: Any,  # an Offer: the surface that is verified from outside ends here
         *,
         deps: Any,
         timeout: float | None,
         deadline: float,
     ) -> None:
         self._kernel = kernel
-        self._offer = offer
+        self._offer: Offer = offer
         self._deps = deps
         self._timeout = timeout
         self._deadline = deadline

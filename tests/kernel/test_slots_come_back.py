@@ -11,6 +11,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from tests.kernel.agents import an_agent, asks, ends
+from tests.kernel.bodies import fine
 from tests.support import Loop
 from turnscope import Kernel, Limits, Status, Tool, ToolCall, tool
 from turnscope.events import CallSettled, RunEvent
@@ -356,3 +358,27 @@ def test_what_leaked_from_a_loop_that_is_gone_stops_no_virtual_clock(any_loop: L
     assert outstanding() == before
     release()  # nobody is there to hear it
     assert (outstanding(), ended) == (before, [])
+
+
+def test_a_run_of_one_call_at_a_time_does_not_wait_for_its_own_leak(any_loop: Loop) -> None:
+    released = threading.Event()
+
+    @tool(timeout=0.05)
+    def stuck() -> str:
+        released.wait(30)
+        return "late"
+
+    async def main() -> None:
+        script = [asks(stuck, fine), "done"]
+        agent = an_agent(*script, tools=[stuck, fine], parallel_tool_calls=False)
+        with anyio.fail_after(20):
+            async with Kernel(grace=0.05) as kernel:
+                result = await kernel.run(agent, "go")
+        assert ends(result.history) == ["timed_out", "not_started"]
+        refused = str(result.history.results[-1].content)
+        assert "held by leaked threads" in refused and "Agent(max_parallel_calls=...)" in refused
+
+    try:
+        anyio.run(main, **any_loop)
+    finally:
+        released.set()

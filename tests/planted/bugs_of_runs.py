@@ -227,8 +227,8 @@ def a_run_in_a_tool_keeps_the_slots_of_its_call(patch: pytest.MonkeyPatch) -> No
 
 @planted(nested_runs_cannot_deadlock, chats(**CALM, limits=1, nest=6))
 def a_run_has_no_cap_of_its_own(patch: pytest.MonkeyPatch) -> None:
-    made = _prepare.Limiter
-    patch.setattr(_prepare, "Limiter", lambda name, capacity: made(name, capacity + 1))
+    made = _prepare.Cap
+    patch.setattr(_prepare, "Cap", lambda name, capacity: made(name, capacity + 1))
 
 
 @planted(budgets_hold, chats(budget=8, nest=6))
