@@ -16,7 +16,7 @@ import anyio
 from anyio import CapacityLimiter, to_process, to_thread
 
 from bench.cores import cpus
-from bench.tools import Call, Conversation, Tool
+from bench.tools import Call, Conversation, Stub, Tool
 
 Task = Callable[[list[Any], int, dict[str, Any]], Any]
 Prepared = list[tuple[Task, dict[str, Any]]]
@@ -48,11 +48,15 @@ class Session:
         return conversation
 
     async def run(self, talk: Conversation) -> Sequence[object]:
-        """Play the conversation: read the arguments of each turn, run it, keep what came of it."""
+        """Read each answer of the model, run its calls, keep what came; until it has none."""
         history: list[object] = []
-        for calls in talk:
+        model = Stub(talk)
+        while True:
+            async with model.stream() as pieces:
+                calls = [call async for call in pieces]
+            if not calls:
+                return history
             history.extend(await self.turn(self.prepare(calls)))
-        return history
 
     def _inline(self, fn: Callable[..., Any]) -> Task:
         async def task(values: list[Any], index: int, kwargs: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.tools import Call, Conversation, Tool
+from bench.tools import Call, Conversation, Stub, Tool
 
 Prepared = list[tuple[Callable[..., Awaitable[Any]], dict[str, Any]]]
 
@@ -36,11 +36,15 @@ class Session:
         return conversation
 
     async def run(self, talk: Conversation) -> Sequence[object]:
-        """Play the conversation: read the arguments of each turn, run it, keep what came of it."""
+        """Read each answer of the model, run its calls, keep what came; until it has none."""
         history: list[object] = []
-        for calls in talk:
+        model = Stub(talk)
+        while True:
+            async with model.stream() as pieces:
+                calls = [call async for call in pieces]
+            if not calls:
+                return history
             history.extend(await self.turn(self.prepare(calls)))
-        return history
 
 
 @asynccontextmanager

@@ -7,8 +7,7 @@ spend more than the outermost was given. Pure. Above: the conductor of a run. Be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 
@@ -42,9 +41,6 @@ class Budget:
     """From the start of the run, on the event loop's clock."""
 
 
-_Account: TypeAlias = "Callable[[Ledger], tuple[float, float]]"
-
-
 class Ledger:
     """What one run has spent, and the ledger of the run above it."""
 
@@ -60,25 +56,31 @@ class Ledger:
 
     def spend_turn(self) -> BudgetExceeded | None:
         """Take one turn from here to the root; says what is spent, and takes nothing then."""
-        spent = self._spent("turns", lambda each: (each._turns, each._budget.turns))
-        if spent is None:
-            spent = self.overspent()
-        if spent is None:
-            each: Ledger | None = self
-            while each is not None:
-                each._turns += 1
-                each = each._parent
-        return spent
+        each: Ledger | None = self
+        while each is not None:
+            if each._turns >= each._budget.turns:
+                return BudgetExceeded("turns", each._budget.turns)
+            each = each._parent
+        if (spent := self.overspent()) is not None:
+            return spent
+        each = self
+        while each is not None:
+            each._turns += 1
+            each = each._parent
+        return None
 
     def spend_call(self) -> BudgetExceeded | None:
         """Take one call from here to the root; says what is spent, and takes nothing then."""
-        spent = self._spent("calls", lambda each: (each._calls, each._budget.calls))
-        if spent is None:
-            each: Ledger | None = self
-            while each is not None:
-                each._calls += 1
-                each = each._parent
-        return spent
+        each: Ledger | None = self
+        while each is not None:
+            if each._calls >= each._budget.calls:
+                return BudgetExceeded("calls", each._budget.calls)
+            each = each._parent
+        each = self
+        while each is not None:
+            each._calls += 1
+            each = each._parent
+        return None
 
     def add(self, usage: Usage) -> None:
         """Note what a request has used, from here to the root."""
@@ -88,14 +90,10 @@ class Ledger:
             each = each._parent
 
     def overspent(self) -> BudgetExceeded | None:
-        """Whether the tokens are spent, here or above."""
-        return self._spent("tokens", lambda each: (each.usage.tokens, each._budget.tokens))
-
-    def _spent(self, what: str, of: _Account) -> BudgetExceeded | None:
+        """What is spent of the tokens, here or above; None if there are some left."""
         each: Ledger | None = self
         while each is not None:
-            spent, limit = of(each)
-            if spent >= limit:
-                return BudgetExceeded(what, limit)
+            if each.usage.tokens >= each._budget.tokens:
+                return BudgetExceeded("tokens", each._budget.tokens)
             each = each._parent
         return None

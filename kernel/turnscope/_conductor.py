@@ -169,7 +169,7 @@ class Conductor:
         if spent is not None:
             self.error = spent
             return None
-        facts = self.facts.at(self.turns)
+        facts = self.facts.at(self.turns) if self.turns else self.facts
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
         turn.task = self.task
         self.kernel._turns[turn] = None
