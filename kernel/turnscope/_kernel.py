@@ -77,8 +77,7 @@ class Kernel:
         self.grace: float = grace
         self._observers = Observers(observers)
         self._routes, self._models = Routes(self.limits, backends), Models(model)
-        self._turns: dict[Supervisor, None] = {}
-        self._runs: dict[Conductor, None] = {}
+        self._turns, self._runs = dict[Supervisor, None](), dict[Conductor, None]()
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(3)
         self._state = "new"
@@ -186,7 +185,7 @@ class Kernel:
             deadline=deadline,
             budget=budget,
         )
-        return Run[Output](begin, listen=True)
+        return Run(begin, listen=True)
 
     async def run(
         self,
@@ -199,7 +198,8 @@ class Kernel:
         As `start`, with its options, in one await: a cancellation of the caller ends the run,
         joins it within grace and is raised again. Raises what `start` and `Run.wait` raise.
         """
-        async with Run[Output](prepare(self, agent, prompt, **options), listen=False) as run:
+        run: Run[Output] = Run(prepare(self, agent, prompt, **options), listen=False)
+        async with run:
             return await run.wait()
 
     def statistics(self) -> KernelStatistics:

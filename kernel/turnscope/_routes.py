@@ -40,6 +40,7 @@ class Routes:
             "process": Limiter("processes", limits.processes),
         }
         self._groups = {name: Limiter(name, n) for name, n in limits.groups.items()}
+        self._last: tuple[object, Offer] = (None, Offer({}, {}))
 
     def offer(
         self,
@@ -54,15 +55,26 @@ class Routes:
         ValueError for a tool that its backend can never run, two tools of one name, an unknown
         backend or limit group.
         """
+        if cap is not None or not isinstance(tools, tuple):  # what is no tuple may change
+            offer = self._offer(tools, cap)
+        else:
+            # A service runs one agent a thousand times: its offer is made once, not 1 KiB for each.
+            if tools is not self._last[0]:
+                self._last = tools, self._offer(tools, None)
+            offer = self._last[1]
+        for route in offer.routes.values():
+            if not route.place.ready:
+                route.place.open(hosts, closing)
+        return offer
+
+    def _offer(
+        self, tools: Iterable[Tool[..., Any] | Callable[..., Any]], cap: Limiter | None
+    ) -> Offer:
         named: dict[str, Tool[..., Any]] = {}
         for tool in map(as_tool, tools):
             if named.setdefault(tool.name, tool) is not tool:
                 raise ValueError(f"two tools are named {tool.name!r}: give one of them name=...")
-        routes = {name: self._route(tool, cap) for name, tool in named.items()}
-        for route in routes.values():
-            if not route.place.ready:
-                route.place.open(hosts, closing)
-        return Offer(named, routes)
+        return Offer(named, {name: self._route(tool, cap) for name, tool in named.items()})
 
     def _route(self, tool: Tool[..., Any], cap: Limiter | None) -> ToolRoute:
         place = self._places.find(tool.backend)

@@ -59,9 +59,11 @@ class Run(Generic[Output]):
     An external cancellation is raised again as it came; `history` is valid after it.
     """
 
+    __slots__ = ("__weakref__", "_feed", "_inside", "_open_inside", "_told")
+
     def __init__(self, open_inside: Callable[..., Any], *, listen: bool) -> None:
         # Any, because the surface that is verified from outside ends here.
-        self._open_inside: Callable[[Feed | None], Conductor] = open_inside
+        self._open_inside: Callable[[Feed | None], Conductor] | None = open_inside
         self._feed = Feed() if listen else None
         self._inside: Conductor | None = None
         self._told = False
@@ -69,9 +71,11 @@ class Run(Generic[Output]):
 
     async def __aenter__(self) -> Run[Output]:
         # As for a turn, nothing is awaited here.
-        if self._inside is not None:
+        # Not kept: what it closes over is 1 KiB for each run that is under way.
+        open_inside, self._open_inside = self._open_inside, None
+        if open_inside is None:
             raise RuntimeError("a run is entered once; ask kernel.start() for another")
-        self._inside = self._open_inside(self._feed)
+        self._inside = open_inside(self._feed)
         return self
 
     async def __aexit__(
