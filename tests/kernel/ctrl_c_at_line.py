@@ -9,6 +9,7 @@ prints where it was and what came of it.
 from __future__ import annotations
 
 import asyncio
+import linecache
 import sys
 from pathlib import Path
 from types import FrameType
@@ -34,12 +35,18 @@ class Interrupter:
         path = frame.f_code.co_filename
         if not path.startswith(OURS):
             return None
-        if event == "line" and self.armed and not self.place:
+        if event == "line" and self.armed and not self.place and not _is_with(frame):
             self.left -= 1
             if self.left == 0:
                 self.place = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
                 raise KeyboardInterrupt
         return self.trace
+
+
+def _is_with(frame: FrameType) -> bool:
+    """Whether *frame* is at a ``with``: 3.11 loses its stack if a trace function raises there."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    return line.startswith(("with ", "async with "))
 
 
 def interrupted_at(line: int, loop: str) -> str:
