@@ -154,7 +154,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="bench/run.py", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--quick", action="store_true", help="about a minute; shows little but that it runs"
+        "--quick", action="store_true", help="about two minutes; shows little but that it runs"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write everything measured to FILE"
