@@ -8,8 +8,7 @@ contender may live in an environment of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -102,22 +101,6 @@ class Call:
 
 Conversation = Sequence[Sequence[Call]]
 """What the stub of a model answers, turn by turn; after the last it answers without calls."""
-
-
-class Stub:
-    """Stands for a model in a bare loop: streams the calls of turn after turn, then none."""
-
-    def __init__(self, talk: Conversation) -> None:
-        self._turns = iter(talk)
-
-    @asynccontextmanager
-    async def stream(self) -> AsyncGenerator[AsyncGenerator[Call]]:
-        """Stream the next answer."""
-        yield self._pieces(next(self._turns, ()))
-
-    async def _pieces(self, calls: Sequence[Call]) -> AsyncGenerator[Call]:
-        for call in calls:
-            yield call
 
 
 NOOP: Final = Tool(noop, "inline")

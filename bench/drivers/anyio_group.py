@@ -16,7 +16,9 @@ import anyio
 from anyio import CapacityLimiter, to_process, to_thread
 
 from bench.cores import cpus
-from bench.tools import Call, Conversation, Stub, Tool
+from bench.tools import Call, Conversation, Tool
+
+from .bare import play
 
 Task = Callable[[list[Any], int, dict[str, Any]], Any]
 Prepared = list[tuple[Task, dict[str, Any]]]
@@ -48,15 +50,8 @@ class Session:
         return conversation
 
     async def run(self, talk: Conversation) -> Sequence[object]:
-        """Read each answer of the model, run its calls, keep what came; until it has none."""
-        history: list[object] = []
-        model = Stub(talk)
-        while True:
-            async with model.stream() as pieces:
-                calls = [call async for call in pieces]
-            if not calls:
-                return history
-            history.extend(await self.turn(self.prepare(calls)))
+        """Play the conversation by hand."""
+        return await play(talk, lambda calls: self.turn(self.prepare(calls)))
 
     def _inline(self, fn: Callable[..., Any]) -> Task:
         async def task(values: list[Any], index: int, kwargs: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.tools import Call, Conversation, Stub, Tool
+from bench.tools import Call, Conversation, Tool
+
+from .bare import play
 
 Prepared = list[tuple[Callable[..., Awaitable[Any]], dict[str, Any]]]
 
@@ -36,15 +38,8 @@ class Session:
         return conversation
 
     async def run(self, talk: Conversation) -> Sequence[object]:
-        """Read each answer of the model, run its calls, keep what came; until it has none."""
-        history: list[object] = []
-        model = Stub(talk)
-        while True:
-            async with model.stream() as pieces:
-                calls = [call async for call in pieces]
-            if not calls:
-                return history
-            history.extend(await self.turn(self.prepare(calls)))
+        """Play the conversation by hand."""
+        return await play(talk, lambda calls: self.turn(self.prepare(calls)))
 
 
 @asynccontextmanager

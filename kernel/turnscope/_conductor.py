@@ -172,7 +172,7 @@ class Conductor:
         facts = self.facts.at(self.turns) if self.turns else self.facts
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
         turn.task = self.task
-        self.kernel._turns[turn] = None
+        self.kernel._supervise(turn, in_a_run=True)
         turn.take(Request(turn, self, self._way), leads=True)
         return turn
 

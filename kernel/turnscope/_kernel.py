@@ -240,16 +240,16 @@ class Kernel:
         """A name that no other run or turn has, here or in another process."""
         return f"{self._prefix}-{next(self._ids)}"
 
-    def _supervise(self, turn: Supervisor) -> None:
-        """Take *turn* in: start its task in the kernel's task group."""
+    def _supervise(self, turn: Supervisor, *, in_a_run: bool = False) -> None:
+        """Take *turn* in, and start its task in the kernel's task group, if no run is its task."""
         self._turns[turn] = None
-        self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
+        if not in_a_run:
+            self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
 
     def _conduct(self, run: Conductor) -> None:
         """Take *run* in: start its task in the kernel's task group."""
         self._runs[run] = None
-        name = f"run {run.facts.run_id}"
-        self._turn_group.create_task(run.run(), name=name, context=run.context)
+        self._turn_group.create_task(run.run(), name=f"run {run.facts.run_id}", context=run.context)
 
     def _run_left(self, run: Conductor) -> None:
         """Told that nothing of *run* runs any more."""
