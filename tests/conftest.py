@@ -4,13 +4,13 @@
 * `any_loop`, for a sync test that calls `anyio.run(main, **any_loop)`: the same three, real time.
 * `virtual_loop`, likewise, in virtual time: asyncio and trio. Property tests use this one.
 
-`--loop asyncio|uvloop|trio` keeps the cells of one loop (and all tests that have none); the others
+`--loop asyncio|uvloop|trio` keeps the cells of one loop (and, with asyncio's, all tests that have
+none), and may be given more than once; the others
 are deselected, not skipped: a skip means that something could not be tested here, and says why.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 from typing import Any
@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 import trio._core._run
 
-from tests.support import LOOPS, VIRTUAL, Loop
+from tests.support import LOOPS, UVLOOP, VIRTUAL, Loop
 
 # Trio starts the tasks of one tick in random order. Registered, that order is a part of the
 # example: a failure comes back with its seed. There is no public name for it.
@@ -49,13 +49,7 @@ FIXTURES = ("anyio_backend", "any_loop", "virtual_loop")
 
 def cells(names: tuple[str, ...]) -> list[Any]:
     """One fixture parameter for each loop, with its name as its id."""
-    no_uvloop = pytest.mark.skipif(
-        importlib.util.find_spec("uvloop") is None,
-        reason="uvloop is not installed: it has no build for this platform or this Python",
-    )
-    return [
-        pytest.param(name, id=name, marks=[no_uvloop] if name == "uvloop" else []) for name in names
-    ]
+    return [UVLOOP if name == "uvloop" else pytest.param(name, id=name) for name in names]
 
 
 @pytest.fixture(scope="module", params=cells(tuple(LOOPS)))

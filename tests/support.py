@@ -6,11 +6,13 @@ Above it: conftest.py, which makes fixtures of it, and every test that calls `an
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVarTuple
 
 import anyio
 import attrs
+import pytest
 
 Ts = TypeVarTuple("Ts")
 
@@ -20,6 +22,12 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
+
+NEEDS_UVLOOP = pytest.mark.skipif(
+    importlib.util.find_spec("uvloop") is None,
+    reason="uvloop is not installed: it has no build for this platform or this Python",
+)
+UVLOOP = pytest.param("uvloop", id="uvloop", marks=NEEDS_UVLOOP)
 
 # The loops that have virtual time: uvloop's clock is in C, out of reach.
 VIRTUAL = ("asyncio", "trio")

@@ -8,7 +8,6 @@ Threads stop virtual time: what waits for a leak uses `any_loop` instead.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,20 +15,12 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support import LOOPS, VIRTUAL
+from tests.support import LOOPS, UVLOOP, VIRTUAL
 from turnscope import Kernel, Tool, ToolCall, Turn
 from turnscope.testing import check_results, nothing_left, virtual_time
 
 UNIT = 0.1
 """Seconds: the span that tests count in; long enough for a busy machine to begin 64 calls."""
-
-UVLOOP = pytest.param(
-    "uvloop",
-    marks=pytest.mark.skipif(
-        importlib.util.find_spec("uvloop") is None,
-        reason="uvloop is not installed: it has no build for this platform or this Python",
-    ),
-)
 
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio", UVLOOP], indirect=True)
 """For what only asyncio has: `Task.cancel()` and its kin."""

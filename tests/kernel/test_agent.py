@@ -40,7 +40,7 @@ def lambda_tool() -> None:
 def test_an_agent_is_frozen() -> None:
     agent = an_agent("x")
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        agent.instructions = "changed"  # type: ignore[misc]
+        agent.instructions = "changed"
     with pytest.raises(AttributeError):
         del agent.model
 
@@ -111,9 +111,9 @@ def test_what_cannot_work_is_refused_when_the_agent_is_made(
 
 def test_an_agent_is_made_of_keywords() -> None:
     with pytest.raises(TypeError, match="positional"):
-        Agent(ScriptedModel(["x"]))  # type: ignore[misc]
+        Agent(ScriptedModel(["x"]))
     with pytest.raises(TypeError, match="temperature"):
-        Agent(temperature=0)  # type: ignore[call-arg]
+        Agent(temperature=0)
 
 
 def test_the_tool_of_an_agent_asks_for_a_prompt_and_takes_a_tools_options() -> None:

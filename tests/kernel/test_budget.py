@@ -46,7 +46,7 @@ async def test_a_run_takes_no_more_turns_than_its_budget() -> None:
         agent = Agent(model=model, tools=[fine], budget=Budget(turns=3))
         error = await spent(kernel, agent)
         assert (error.what, error.limit, len(model.requests)) == ("turns", 3, 3)
-        assert ends(error.history) == ["ok"] * 3  # type: ignore[arg-type]
+        assert ends(error.history) == ["ok"] * 3
         assert "the budget of 3 turns is spent; raise Budget(turns=...)" in str(error)
         # An answer in the last turn is in time.
         result = await kernel.run(an_agent(asks(fine), "ok"), "go", budget=Budget(turns=2))
@@ -145,7 +145,7 @@ async def test_a_run_in_a_tool_spends_the_turns_of_the_run_above() -> None:
     assert error.history is not None
     assert ends(error.history) == ["failed"]  # one turn of its own, three of inner's
     assert "BudgetExceeded: the budget of 4 turns is spent" in str(error.history.results[0].content)
-    assert len(inner.model.requests) == 3  # type: ignore[union-attr]
+    assert len(inner.model.requests) == 3
 
 
 @pytest.mark.anyio

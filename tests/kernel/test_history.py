@@ -90,7 +90,7 @@ def test_a_history_cannot_be_changed() -> None:
     for change in ("append", "extend", "insert", "pop", "clear", "__setitem__", "__delitem__"):
         assert not hasattr(history, change)
     with pytest.raises(AttributeError):
-        history.messages = []  # type: ignore[attr-defined]
+        history.messages = []
 
 
 def test_histories_of_equal_messages_are_equal() -> None:

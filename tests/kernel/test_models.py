@@ -103,14 +103,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modul
     from turnscope import _models
 
     module = ModuleType("models_of_a_stranger")
-    module.made = []  # type: ignore[attr-defined]
+    module.made = []
 
     def make(name: str) -> ScriptedModel:
         module.made.append(name)
         return ScriptedModel(lambda _: f"I am {name}")
 
-    module.make = make  # type: ignore[attr-defined]
-    module.no_model = lambda name: name  # type: ignore[attr-defined]
+    module.make = make
+    module.no_model = lambda name: name
     info = tmp_path / "strange-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")

@@ -472,7 +472,7 @@ def test_a_cancelled_endless_sleep_is_forgotten_on_asyncio() -> None:
         for _ in range(20):
             with anyio.move_on_after(1):
                 await anyio.sleep_forever()
-        return len(asyncio.get_running_loop()._never)  # type: ignore[attr-defined]
+        return len(asyncio.get_running_loop()._never)
 
     assert run("asyncio", main) <= 1
 

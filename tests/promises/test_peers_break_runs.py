@@ -134,7 +134,7 @@ async def test_however_a_run_is_ended_its_tools_have_ended_and_its_history_is_wh
             }[how]
             with pytest.raises(kind) as caught:
                 await runs()
-            assert caught.value.history == run.history  # type: ignore[attr-defined]
+            assert caught.value.history == run.history
         assert anyio.current_time() - start < 5
         assert workers.alive == 0
         late = how in ("deadline", "budget")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +29,7 @@ from tests.adapters.openai.server import (
     chunked,
     open_sockets,
 )
-from tests.support import LOOPS, Loop
+from tests.support import LOOPS, UVLOOP, Loop
 from turnscope import ModelError
 from turnscope.events import TextDelta
 from turnscope.testing import nothing_left
@@ -38,11 +37,8 @@ from turnscope_adapters.openai import OpenAIChat
 
 LIBRARIES = [None, httpx2, httpx]
 ENDLESS = [*HELLO, 60.0]
-NO_UVLOOP = pytest.mark.skipif(
-    importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
-)
 # The event loops on which one task can cancel another directly.
-NATIVE = ["asyncio", pytest.param("uvloop", marks=NO_UVLOOP)]
+NATIVE = ["asyncio", UVLOOP]
 
 
 async def patient(request: Request, site: Site) -> Response:
@@ -307,11 +303,13 @@ def test_an_answer_that_does_not_end_after_its_last_event_costs_its_connection(
 
 def test_several_requests_run_at_once(server: ChatServer, any_loop: Loop) -> None:
     arrived: list[Request] = []
+    all_there = asyncio.Event()  # none is answered before
 
     async def answer(request: Request, site: Site) -> Response:
         arrived.append(request)
-        while len(arrived) < 20:  # none is answered before all are there
-            await asyncio.sleep(0.001)
+        if len(arrived) == 20:
+            all_there.set()
+        await all_there.wait()
         return Response("".join(GOOD), media_type="text/event-stream")
 
     site = server.site(answer)

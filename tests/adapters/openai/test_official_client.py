@@ -149,7 +149,7 @@ def test_the_request_is_read_by_a_server_of_the_protocol(
                 model="m",
                 messages=MESSAGES,
                 stream=True,
-                stream_options=options,  # type: ignore[arg-type]
+                stream_options=options,
             )
         )
     ours, theirs = site.received

@@ -421,8 +421,8 @@ def test_an_answer_without_a_reason_for_its_end_is_not_whole(end: str, any_loop:
         (chunk(choices=[5]), "int where an object belongs"),
         (chunk({"content": 5}), "int where text belongs"),
         (chunk({"tool_calls": {}}), "dict where a list belongs"),
-        (chunk(piece(0, "a", 5, "{}")), "int where text belongs"),  # type: ignore[arg-type]
-        (chunk(piece(0, "a", "f", [[]])), "list where an object belongs"),  # type: ignore[arg-type]
+        (chunk(piece(0, "a", 5, "{}")), "int where text belongs"),
+        (chunk(piece(0, "a", "f", [[]])), "list where an object belongs"),
         (chunk(usage=[1]), "list where an object belongs"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -12,16 +11,14 @@ import psutil
 import pytest
 
 from tests.adapters.web.serving import COMMANDS, Service, serving, until
-from tests.support import Loop
+from tests.support import NEEDS_UVLOOP, Loop
 
-no_uvloop = pytest.mark.skipif(
-    importlib.util.find_spec("uvloop") is None,
-    reason="uvloop is not installed: it has no build for this platform or this Python",
-)
 on_each_server = pytest.mark.parametrize(
     ("kind", "any_loop"),
     [
-        pytest.param(kind, loop, id=f"{kind}-{loop}", marks=[no_uvloop] if loop == "uvloop" else [])
+        pytest.param(
+            kind, loop, id=f"{kind}-{loop}", marks=[NEEDS_UVLOOP] if loop == "uvloop" else []
+        )
         for kind, loop in COMMANDS
     ],
     indirect=True,
