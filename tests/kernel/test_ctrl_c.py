@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_at_any_line_of_ours_hangs_nothing_and_loses_no_call(
         [sys.executable, str(AT_EACH_LINE), any_loop.name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
