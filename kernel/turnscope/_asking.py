@@ -55,7 +55,8 @@ class Asking(ABC):
         self.cause: Cause = _outcome.LEFT
         self.fatal: BaseException | None = None
         """What the turn raises in its caller after all has settled, if anything."""
-        self._unsettled: set[Attempt] = set()
+        self._unsettled: dict[Attempt, None] = {}
+        """In call order. A set of five takes 500 bytes more."""
         self._all_asked = False
 
     @abstractmethod
@@ -103,7 +104,6 @@ class Asking(ABC):
 
     def _settle_waiting(self) -> None:
         waiting = [a for a in self._unsettled if a.ticket.waits_for and a.started_at is None]
-        waiting.sort(key=lambda attempt: attempt.index)
         for attempt in waiting:
             # All leave before any slot is given back: it might go to one of them.
             attempt.ticket.leave()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _outcome
 from ._askable import Askable
@@ -25,6 +25,8 @@ from .events import CallStarted
 if TYPE_CHECKING:
     from ._supervisor import Supervisor
     from ._tools import Tool
+
+_HANDED_OVER: Final[dict[str, Any]] = {}
 
 
 class Attempt(Askable):
@@ -76,14 +78,24 @@ class Attempt(Askable):
             if not place.ready:
                 await place.opened()
             timed = self.tool.timeout is not None or self.tool.idle_timeout is not None
-            work = self._timed if timed else self._work
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
             elif self.inner is None:
                 with self.facts.loop.anyio.create_cancel_scope() as self.inner:
-                    await work(turn)
+                    await (self._timed(turn) if timed else self._work(turn))
+            elif timed:
+                await self._timed(turn)
             else:
-                await work(turn)
+                # As `_work`, without its coroutine, which is one in eight that a call has.
+                value = error = None
+                self.started_at = self.facts.loop.now()
+                try:
+                    value = await self.facts.loop.drive(self.begin(turn), self)
+                except BaseException as exc:
+                    if self.dropped:
+                        raise
+                    error = exc
+                self._came_to(turn, value, error)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
             # turn ended meanwhile, or Ctrl-C landed between two statements of ours.
@@ -119,20 +131,26 @@ class Attempt(Askable):
                 raise
             error = exc
         try:
-            now = loop.now()
-            self._settle(turn, _outcome.of_body(self, turn, value, error, now), now)
+            self._came_to(turn, value, error)
         finally:
             del error, turn  # a frame of the error's own traceback holds them: a cycle
+
+    def _came_to(self, turn: Supervisor, value: Any, error: BaseException | None) -> None:
+        """Settle by what the body returned or raised. In one step."""
+        now = self.facts.loop.now()
+        self._settle(turn, _outcome.of_body(self, turn, value, error, now), now)
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
         """Say that the body begins; returns it."""
         route = self.route
         assert isinstance(route, ToolRoute)  # because the one that is not overrides this
+        # Handed over: the body has them now, and they are as large as the rest of an attempt.
+        kwargs, self.kwargs = self.kwargs, _HANDED_OVER
         if (context := route.parameters.context) is not None:
-            self.kwargs[context] = self
+            kwargs[context] = self
         if self.facts.observed:
             self.facts.tell_of(CallStarted, self.index, self._call, backend=route.place.name)
-        return route.backend.call(self.tool.body, self.kwargs, self)
+        return route.backend.call(self.tool.body, kwargs, self)
 
     # Settling.
 

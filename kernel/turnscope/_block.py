@@ -18,11 +18,21 @@ from ._loop import join
 from ._parking import Nested
 
 if TYPE_CHECKING:
+    from ._budget import Ledger
     from ._kernel import Kernel
 
 
-def facts_here(kernel: Kernel, parent: Attempt | None, deps: Any, deadline: float) -> TurnFacts:
-    """The facts of what opens here, in *parent*'s body if there is one, with its own *deadline*."""
+def facts_here(
+    kernel: Kernel,
+    parent: Attempt | None,
+    deps: Any,
+    deadline: float,
+    ledger: Ledger | None = None,
+) -> TurnFacts:
+    """The facts of what opens here, in *parent*'s body if there is one, with its own *deadline*.
+
+    What runs in its calls spends by *ledger*; by that of the run above, if it has none.
+    """
     above = None if parent is None else parent.facts
     return TurnFacts(
         run_id=kernel._new_id(),
@@ -38,7 +48,7 @@ def facts_here(kernel: Kernel, parent: Attempt | None, deps: Any, deadline: floa
         observed=kernel._observers.any if above is None else above.observed,
         tell=kernel._observers.tell if above is None else above.tell,
         result_characters=kernel.limits.result_characters,
-        ledger=None if above is None else above.ledger,
+        ledger=ledger if ledger is not None or above is None else above.ledger,
     )
 
 

@@ -33,8 +33,9 @@ class History(Sequence[Message]):
     def __init__(self, messages: Iterable[Message] = ()) -> None:
         self._messages: list[Message] = list(messages)
         self._length = len(self._messages)
-        self._ids: set[str] = _checked(self._messages)
-        """Of the calls in the shared list, and so perhaps of a few that are in longer ones."""
+        self._ids: dict[str, None] = _checked(self._messages)
+        """Of the calls in the shared list, and so perhaps of a few that are in longer ones. A set
+        would take twice as much memory."""
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
@@ -97,8 +98,8 @@ class History(Sequence[Message]):
                 history._messages, history._ids = self._messages, self._ids
             else:  # another has grown from this one: a conversation that was taken two ways
                 history._messages = self._messages[: self._length]
-                history._ids = set(_call_ids(history._messages))
-            history._ids.update(_call_ids(messages))
+                history._ids = dict.fromkeys(_call_ids(history._messages))
+            history._ids.update(dict.fromkeys(_call_ids(messages)))
             history._messages.extend(messages)
         history._length = self._length + len(messages)
         return history
@@ -115,9 +116,9 @@ def _call_ids(messages: Iterable[Message]) -> Iterator[str]:
                 yield call.id
 
 
-def _checked(messages: Sequence[Message]) -> set[str]:
+def _checked(messages: Sequence[Message]) -> dict[str, None]:
     """The ids of the calls in *messages*; raises ValueError if a provider would refuse them."""
-    taken: set[str] = set()
+    taken: dict[str, None] = {}
     awaited: list[str] = []
     for number, message in enumerate(messages):
         where = f"message {number} of the history"
@@ -141,7 +142,7 @@ def _checked(messages: Sequence[Message]) -> set[str]:
                         f"{where} has a call, {call.id!r}, whose arguments are not the JSON text "
                         "of an object"
                     )
-                taken.add(call.id)
+                taken[call.id] = None
             awaited = [call.id for call in message.calls]
         elif not isinstance(message, UserMessage):
             raise TypeError(

@@ -111,9 +111,8 @@ def prepare(
         now = kernel._loop.now()
         own = deadline if timeout is None else min(deadline, now + timeout)
         end = min(own, now + given.seconds)
-        facts = facts_here(kernel, parent, deps, end)
-        ledger = Ledger(given, facts.ledger)
-        facts = attrs.evolve(facts, ledger=ledger)
+        ledger = Ledger(given, None if parent is None else parent.facts.ledger)
+        facts = facts_here(kernel, parent, deps, end, ledger)
         if feed is not None:
             facts = attrs.evolve(facts, observed=True, tell=_both(feed, facts.observed, facts.tell))
         inside = Conductor(

@@ -19,6 +19,7 @@ from . import _outcome
 from ._asking import Asking
 from ._attempt import Attempt
 from ._calls import ToolCall, ToolResult
+from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._loop import scope_of
 from ._parking import Nested
@@ -79,7 +80,7 @@ class Supervisor(Asking):
         One that *leads*, taken in before `run`, runs in the turn's own task: another would cost 12
         us of the 90 of a turn. If it has to wait for its limiters, it gets one all the same.
         """
-        self._unsettled.add(attempt)
+        self._unsettled[attempt] = None
         try:
             admitted = attempt.ticket.advance()
         except LimiterLeaked as exc:
@@ -142,21 +143,26 @@ class Supervisor(Asking):
             self.start(attempt)
         self._pending.clear()
         if self._leader is not None:
+            above = current.get()
             await self._leader.run()
             self._leader = None
-        await self._until_drained()
+            current.set(above)  # or the context of this task would keep 1 KiB of an ended call
+        if (drained := self._undrained()) is not None:
+            await self._noted(drained)
 
     async def rest(self) -> None:
         """Wait, after `serve`, for what is not in the group."""
-        await self._until_drained()  # for a block that goes on although its turn was asked
+        if (drained := self._undrained()) is not None:
+            await self._noted(drained)  # for a block that goes on although its turn was asked
         for orphan in self._orphans:
             await self._noted(orphan.done)
 
-    async def _until_drained(self) -> None:
-        """Wait until the block is left and all calls have settled, or the wait is ended."""
-        if not self._closed or self._unsettled:
-            self._drained = self.facts.loop.anyio.create_event()
-            await self._noted(self._drained)
+    def _undrained(self) -> Event | None:
+        """What is set when the block is left and all calls have settled; None if it is so now."""
+        if self._closed and not self._unsettled:
+            return None
+        self._drained = self.facts.loop.anyio.create_event()
+        return self._drained
 
     @property
     def done(self) -> Event:
@@ -191,7 +197,7 @@ class Supervisor(Asking):
             return
         # A task that is cancelled natively before its first step never takes it; and one in which
         # Ctrl-C landed on asyncio may not have come to its end.
-        for attempt in sorted(self._unsettled, key=lambda attempt: attempt.index):
+        for attempt in tuple(self._unsettled):
             attempt.abandon()
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
@@ -215,7 +221,7 @@ class Supervisor(Asking):
 
     def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
         """Take the result of *attempt*. In one step."""
-        self._unsettled.discard(attempt)
+        self._unsettled.pop(attempt, None)
         try:
             self.commit(attempt.index, result)
         finally:
@@ -223,7 +229,7 @@ class Supervisor(Asking):
 
     def released(self, attempt: Attempt, fatal: BaseException | None) -> None:
         """Told that *attempt* has come to its end. In one step."""
-        self._unsettled.discard(attempt)
+        self._unsettled.pop(attempt, None)
         if fatal is not None:
             self.stop(fatal)
         self._check_drained()
