@@ -33,8 +33,7 @@ class Guard:
     def keys(self, arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """The keys that a call with *arguments* reads, and those that it writes.
 
-        Raises InvalidArguments for *arguments* that give no key, and whatever a function of them
-        raises.
+        Raises InvalidArguments for *arguments* of which no keys can be made.
         """
         return ([], []) if self.declared is None else self.declared.of(arguments)
 

@@ -53,7 +53,7 @@ class Declared:
     def of(self, arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """The keys that a call with *arguments* reads and writes.
 
-        Raises InvalidArguments for arguments that give no key, and whatever a function raises.
+        Raises InvalidArguments for those that give none, also if a function raises, whatever it is.
         """
         given = {**self.defaults, **arguments}
         try:
@@ -61,6 +61,12 @@ class Declared:
             return reads, [key for each in self.writes for key in each.keys(given)]
         except Refused as exc:
             raise InvalidArguments(self.tool, [str(exc)]) from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
+            text = f"{type(exc).__name__}: {exc}"
+            problem = f"what the call reads and writes cannot be made out of them: {text[:1000]}"
+            raise InvalidArguments(self.tool, [problem]) from exc
 
 
 def declared(tool: str, reads: Keys, writes: Keys) -> Declared | None:

@@ -31,12 +31,12 @@ def link(claim: Claim, other: Claim) -> str:
     return f"{_shared(claim, other)!r}, which {who(other)} {held}{leaked}"
 
 
-def _shared(claim: Claim, other: Claim) -> object:
+def _shared(claim: Claim, other: Claim) -> str:
     for key in claim.writes:
         if any(overlap(key, its) for its in (*other.writes, *other.reads)):
-            return key[-1] or "/"
+            return str(key[-1]) or "/"
     shared = (key for key in claim.reads if any(overlap(key, its) for its in other.writes))
-    return next(shared)[-1] or "/"
+    return str(next(shared)[-1]) or "/"
 
 
 def circle_in_words(claim: Claim, came: Mapping[Claim, Claim], last: Claim, end: str) -> str:

@@ -167,9 +167,10 @@ class Claim:
         if self.held or not self.position:
             return ""
         found = self._queues.index.conflicts(self)
+        # One that holds it, if there is one: a thousand may wait for the same.
         ahead = (other for other in found if other.held and self._waits_for(other))
-        first = next(ahead, None) or self.blockers()[0]
-        return f", while it waited for {link(self, first)}"
+        first = next(ahead, None) or next(iter(self.blockers()), None)
+        return "" if first is None else f", while it waited for {link(self, first)}"
 
     # Who waits for whom.
 

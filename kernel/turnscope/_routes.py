@@ -17,11 +17,10 @@ from anyio.abc import TaskGroup
 
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
-from ._errors import InvalidArguments, UnknownTool
+from ._errors import InvalidArguments, NotStarted, UnknownTool
 from ._guards import Guard
 from ._guests import Guest
 from ._limits import Limiter, Limits
-from ._outcome import described
 from ._places import Places, Route, ToolRoute
 from ._resources import Queues
 from ._statistics import KernelStatistics
@@ -161,34 +160,17 @@ class Offer:
             try:
                 route = self.routes[tool.name]
                 kwargs = route.parameters.validate(tool.name, call.arguments)
+                guard = route.guard
+                keys = None if guard is None else guard.keys(kwargs)
             except InvalidArguments as exc:
                 # Without its traceback, in which this frame holds what holds the result: a cycle.
                 self.refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
             else:
                 attempt = Attempt(inside, index, call, tool, route, kwargs)
-                if route.guard is None or self._claim(inside, attempt, route.guard):
-                    return attempt
+                if guard is not None and keys is not None:
+                    attempt.claim = guard.claim(attempt, inside, *keys)
+                return attempt
         return None
-
-    def _claim(self, inside: Supervisor, attempt: Attempt, guard: Guard) -> bool:
-        """Find what *attempt* claims; False if there is no telling, and it has settled."""
-        index, call = attempt.index, attempt.call
-        try:
-            reads, writes = guard.keys(attempt.kwargs)
-        except InvalidArguments as exc:
-            self.refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
-            return False
-        except BaseException as exc:
-            # A function of the arguments may raise what it likes: no submit does, but for Ctrl-C.
-            if exc.__traceback__ is not None:
-                exc.__traceback__ = exc.__traceback__.tb_next  # without this frame, as above
-            text = f"{described(exc)} (while the keys of the call were made; it was not started)"
-            self.refuse(inside, index, call, Status.FAILED, exc, text)
-            if isinstance(exc, KeyboardInterrupt):
-                raise
-            return False
-        attempt.claim = guard.claim(attempt, inside, reads, writes)
-        return True
 
     def refuse(
         self,
@@ -196,15 +178,14 @@ class Offer:
         index: int,
         call: ToolCall,
         status: Status,
-        error: BaseException,
-        content: str | None = None,
+        error: InvalidArguments | UnknownTool | NotStarted,
     ) -> None:
         """Settle a call that does not come as far as a body."""
         route = self.routes.get(call.name)
         result = ToolResult(
             call=call,
             status=status,
-            content=str(error) if content is None else content,
+            content=str(error),
             error=error,
             ended_at=inside.facts.loop.now(),
             backend=None if route is None else route.place.name,
