@@ -97,6 +97,8 @@ class Supervisor(Asking):
             attempt.shut_out(refusal)
         elif not claim.held:
             attempt.submitted_in = copy_context()
+            if self.asked:  # by a function of the arguments: who waits has been settled already
+                attempt.settle_unstarted(self.not_started(attempt))
         return claim.held
 
     def go_on(self, attempt: Attempt, *, leads: bool = False) -> None:

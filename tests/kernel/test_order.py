@@ -259,6 +259,22 @@ async def test_keys_that_cannot_be_made_settle_their_call_alone(
     assert isinstance(result.error.__cause__, cause)
 
 
+async def test_a_function_of_the_arguments_may_cancel_the_turn() -> None:
+    def cancels(path: str) -> str:
+        turn.cancel("seen enough")
+        return path
+
+    async def never(path: str) -> None: ...
+
+    async with a_kernel() as kernel:
+        async with kernel.turn([write, Tool(never, writes=cancels)]) as other:
+            other.submit(edit("/", span=2 * UNIT))
+            async with kernel.turn([write, Tool(never, writes=cancels)]) as turn:
+                turn.submit(call("never", path="file/a"))
+                turn.submit(edit("a"))
+    assert statuses(turn) == ["not_started", "not_started"]
+
+
 async def test_an_empty_value_is_refused_before_the_call_begins() -> None:
     async with a_kernel() as kernel, kernel.turn([write]) as turn:
         turn.submit(edit(""))
