@@ -2,8 +2,8 @@
 
 The supervisor is a task in the kernel's task group. A call comes in by `take`: it lines up for its
 keys, then goes on to its limiters, gets a task when all have lent it a slot, and settles in one
-synchronous step. An ask cancels the scope;
-from there `_attempt` and `_interrupt` see to it that each body gets one interrupt and its grace.
+synchronous step. An ask cancels the scope; from there `_attempt` and `_interrupt` see to it that
+each body gets one interrupt and its grace.
 Above: `_turn`, the face that waits in the caller's task. Below: `_attempt`.
 """
 

@@ -179,7 +179,7 @@ def a_nested_call_conflicts_with_its_parent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_guards, "claim_above", lambda turn: None)
 
 
-@planted(nothing_hangs, scenes(**NESTED))
+@planted(serializable, scenes(**NESTED, ends=0))
 def a_call_that_nests_gives_its_keys_back(patch: pytest.MonkeyPatch) -> None:
     host = _attempt.Attempt.host
 

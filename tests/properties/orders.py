@@ -385,12 +385,19 @@ def foretold(performance: Performance) -> dict[str, tuple[float | None, float]]:
 
 
 def one_by_one(performance: Performance, order: list[Story]) -> Performance:
-    """The calls of *order*, one after the other, in a world of their own."""
+    """The calls of *order*, one after the other, in a world of their own; and so what they nest."""
     serial = Performance(performance.scene)
+
+    def run(story: Story) -> None:
+        keys = (*story.job.reads, *story.job.writes)
+        serial.stories[story.place] = attrs.evolve(story, seen=serial.look(keys))
+        for nested in performance.stories.values():
+            if nested.above is story and nested.began is not None:
+                run(nested)
+        serial.write(story)
+
     for story in order:
-        again = attrs.evolve(story, seen=serial.look((*story.job.reads, *story.job.writes)))
-        serial.stories[story.place] = again
-        serial.write(again)
+        run(story)
     return serial
 
 

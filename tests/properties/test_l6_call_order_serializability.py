@@ -35,11 +35,13 @@ def serializable(scene: Scene, loop: Loop) -> None:
     for position, story in enumerate(stories):
         for other in stories[:position]:
             together = story.began is not None and other.began is not None
-            if together and other.batch == story.batch and conflict(story, other):
+            siblings = other.batch == story.batch and other.above is story.above
+            if together and siblings and conflict(story, other):
                 assert other.ended <= (story.began or 0), f"{story.place} overtook {other.place}"
+    outermost = [story for story in ran if story.above is None]
     if len(scene.batches) > 1:  # among turns, each call is atomic
-        ran.sort(key=lambda story: story.began or 0)
-    serial = one_by_one(performance, ran)
+        outermost.sort(key=lambda story: story.began or 0)
+    serial = one_by_one(performance, outermost)
     assert serial.state == performance.state
     for story in ran:
         assert story.seen == serial.stories[story.place].seen, story.place
@@ -214,6 +216,12 @@ def test_a_call_begins_when_the_last_that_it_conflicts_with_has_ended(
     virtual_loop: Loop, scene: Scene
 ) -> None:
     as_early_as_can_be(scene, virtual_loop)
+
+
+@share(0.5)
+@given(scene=scenes(**NESTED))
+def test_what_calls_nest_is_a_part_of_them(virtual_loop: Loop, scene: Scene) -> None:
+    serializable(scene, virtual_loop)
 
 
 @share(0.5)
