@@ -9,13 +9,18 @@ The layers, from the top; a file imports from those below it only:
     _agent _budget                who answers, with what, for how much
     _turn _supervisor _asking     Turn, the face in the caller's task; its inside; its end
     _block _facts                 how the blocks open and are left; what is known of a turn
-    _routes _places _guests       from a tool to where its calls run; what the kernel opens
+    _routes _guards               from a tool to the way of its calls; what they claim
+    _places _guests               where they run; what the kernel opens
     _observers                    who is told of everything
     _attempt _askable             one call: its life; its end
     _view _parking                what its body sees; what is nested in it
     _outcome                      what a body came to, in the words of a result
-    _tools _schema                what a tool is; what it takes
+    _tools _functions _schema     what a tool is; its function; what it takes
+    _keys _key_templates          what its calls read and write
+    _resources _queue_words       conflict order: who waits for whom, also in words
+    _index                        who shares a key
     _limits _holds                capacity; work that goes on outside the loop
+    _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
     _context abc events           what tools see; the ports; what is streamed and told
     _history _stored _messages    a conversation, as JSON too
@@ -53,8 +58,6 @@ from ._errors import WorkerLost as WorkerLost
 from ._history import History as History
 from ._holds import Release as Release
 from ._kernel import Kernel as Kernel
-from ._limits import KernelStatistics as KernelStatistics
-from ._limits import LimiterStatistics as LimiterStatistics
 from ._limits import Limits as Limits
 from ._messages import AssistantMessage as AssistantMessage
 from ._messages import Message as Message
@@ -65,6 +68,11 @@ from ._messages import UserMessage as UserMessage
 from ._once import run as run
 from ._run import Run as Run
 from ._run import RunResult as RunResult
+from ._statistics import CallName as CallName
+from ._statistics import Claimant as Claimant
+from ._statistics import KernelStatistics as KernelStatistics
+from ._statistics import KeyStatistics as KeyStatistics
+from ._statistics import LimiterStatistics as LimiterStatistics
 from ._tools import Tool as Tool
 from ._tools import tool as tool
 from ._turn import Turn as Turn

@@ -103,16 +103,19 @@ class Asking(ABC):
             attempt.ask(end)
 
     def _settle_waiting(self) -> None:
-        waiting = [a for a in self._unsettled if a.ticket.waits_for and a.started_at is None]
+        waiting = [attempt for attempt in self._unsettled if attempt.waits]
+        # Who holds what they wait for is known as long as nobody has settled.
+        reasons = [self.not_started(attempt) for attempt in waiting]
         for attempt in waiting:
             # All leave before any slot is given back: it might go to one of them.
             attempt.ticket.leave()
-        for attempt in waiting:
-            attempt.settle_unstarted(self.not_started())
+        for attempt, reason in zip(waiting, reasons, strict=True):
+            attempt.settle_unstarted(reason)
 
-    def not_started(self) -> NotStarted:
+    def not_started(self, attempt: Attempt | None = None) -> NotStarted:
         """The reason for a call that an ask finds not started."""
-        return NotStarted(self.cause.reason)
+        claim = None if attempt is None else attempt.claim
+        return NotStarted(self.cause.reason + ("" if claim is None else claim.wait_in_words()))
 
     def stop(self, fatal: BaseException) -> None:
         """Ask every call to end, and raise *fatal* in the caller after it."""

@@ -1,4 +1,4 @@
-"""One call, one result: from its turn at the limiters to the moment it settles.
+"""One call, one result: from its place in the queues to the moment it settles.
 
 An attempt is a task in its turn's task group, with one cancel scope around the body (two, if the
 call has a timeout). By `_view` it is also the `CallContext` that the body sees, and by `_askable`
@@ -20,9 +20,11 @@ from ._errors import LimiterLeaked, NotStarted
 from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
+from ._statistics import CallName
 from .events import CallStarted
 
 if TYPE_CHECKING:
+    from ._resources import Claim
     from ._supervisor import Supervisor
     from ._tools import Tool
 
@@ -33,6 +35,7 @@ class Attempt(Askable):
     """The one attempt at a call; slotted, and free of cycles once it has ended."""
 
     __slots__ = (
+        "claim",
         "kwargs",
         "route",
         "submitted_in",
@@ -53,9 +56,41 @@ class Attempt(Askable):
         self.route = route
         self.submitted_in: Context | None = None
         """The context of the submit, for a call that does not start in it."""
+        self.claim: Claim | None = None
+        """What it reads and writes, if its tool declares that."""
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
 
     # Before the body.
+
+    @property
+    def name(self) -> CallName:
+        """Which call this is, for those who ask who holds a key."""
+        facts, call = self.facts, self._call
+        return CallName(
+            run_id=facts.run_id, turn=facts.number, index=self.index, id=call.id, tool=call.name
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its keys or its slots, and has not begun."""
+        if self.claim is not None and not self.claim.passed:
+            return True
+        return self.ticket.waits_for is not None and self.started_at is None
+
+    def granted(self) -> None:
+        """Told by the claim that its keys are its own."""
+        if self.turn is not None and not self.turn.asked:  # else the ask is about to settle it
+            self.turn.go_on(self)
+
+    def shut_out(self, reason: str) -> None:
+        """Told by the claim that it could wait for a leak of its own turn alone."""
+        if self.turn is None:
+            return
+        for limiter in self.route.limiters:
+            if limiter.own and limiter.stuck:
+                self.turn.turned_away(self, LimiterLeaked(limiter.name, limiter.capacity))
+                return
+        self.settle_unstarted(NotStarted(reason))
 
     def admitted(self) -> None:
         """Told by the ticket that every limiter has lent a slot."""
@@ -94,7 +129,10 @@ class Attempt(Askable):
                 except BaseException as exc:
                     if self.dropped:
                         raise
-                    error = exc
+                    # Without this frame, which knows the turn that will know the error: a cycle.
+                    came = exc.__traceback__
+                    error = exc.with_traceback(None if came is None else came.tb_next)
+                    del came
                 self._came_to(turn, value, error)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
@@ -194,15 +232,28 @@ class Attempt(Askable):
         try:
             self._hand_over(turn, result, outcome)
         finally:
-            if not leaked:
-                self.ticket.drop()
+            try:
+                if not leaked:
+                    self.ticket.drop()
+            finally:
+                if self.claim is not None:
+                    self._settle_claim(self.claim, leaked=leaked)
+
+    def _settle_claim(self, claim: Claim, *, leaked: bool) -> None:
+        if leaked:
+            claim.leak()
+        else:
+            self.claim = None
+            claim.release()
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
         turn.settled(self, result, fatal=outcome.fatal)
 
     def _really_ended(self, error: BaseException | None, late: BaseException | None) -> None:
-        """A leaked thread has ended: its slots are free, and what it raised is not lost."""
+        """A leaked thread has ended: slots and keys are free, and what it raised is not lost."""
         self.ticket.unleak()
+        if self.claim is not None:
+            self._settle_claim(self.claim, leaked=False)
         if error is not None and late is not None and error.__cause__ is None:
             error.__cause__ = late
 
@@ -227,3 +278,12 @@ class Attempt(Askable):
         if parking.turns or self.asked or self.turn is None or self.turn.is_asked():
             return None
         return await parking.come_back(self.facts.loop)
+
+
+def leaked_here() -> Claim | None:
+    """The claim of the call in whose body this is, if it has settled and its thread goes on.
+
+    What is submitted there is nested in nothing; but that thread may wait for it.
+    """
+    call = current.get()
+    return call.claim if isinstance(call, Attempt) and call.turn is None else None

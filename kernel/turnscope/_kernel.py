@@ -24,7 +24,7 @@ from ._calls import Content
 from ._conductor import Conductor
 from ._context import Deps
 from ._history import History
-from ._limits import KernelStatistics, Limiter, Limits
+from ._limits import Limiter, Limits
 from ._loop import Host, Loop, join
 from ._models import Models
 from ._observers import Observers
@@ -32,6 +32,7 @@ from ._places import Route
 from ._prepare import RunOptions, prepare, seconds_of
 from ._routes import Offer, Routes
 from ._run import Run, RunResult
+from ._statistics import KernelStatistics
 from ._supervisor import Supervisor
 from ._tools import Tool
 from ._turn import Turn
@@ -203,10 +204,8 @@ class Kernel:
             return await run.wait()
 
     def statistics(self) -> KernelStatistics:
-        """Look at the kernel's turns and limiters, as they are now."""
-        return KernelStatistics(
-            runs=len(self._runs), turns=len(self._turns), limiters=self._routes.statistics()
-        )
+        """Look at the kernel's turns, limiters and keys, as they are now."""
+        return self._routes.statistics(runs=len(self._runs), turns=len(self._turns))
 
     # What turns and runs ask of their kernel.
 
@@ -214,9 +213,10 @@ class Kernel:
         self,
         tools: Iterable[Tool[..., Any] | Callable[..., Any]],
         cap: Limiter | None = None,
+        alone: bool = False,
     ) -> Offer:
         """What a turn or a run with *tools* may call."""
-        return self._routes.offer(tools, self._host_group, self._all_left, cap)
+        return self._routes.offer(tools, self._host_group, self._all_left, cap, alone)
 
     def _way_to(self, model: Model) -> Route:
         """The way of a request to *model*, whose opening begins if it needs one."""

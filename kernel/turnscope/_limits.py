@@ -6,7 +6,7 @@ calls). Waiting costs no task: a limiter that gets a slot back lends it to the n
 same step, and a ticket that has passed them all tells its holder. The order within each limiter is
 first in, first out; a call that gave its slots back for a nested turn returns ahead of those.
 
-Above: the attempt and the turn. Below: only the errors.
+Before all of these come keys: `_resources`. Above: the attempt and the turn. Below: the errors.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import attrs
 
 from ._errors import LimiterLeaked
+from ._statistics import LimiterStatistics
 
 
 def _cpus() -> int:
@@ -79,32 +80,6 @@ class Limits:
     """Limits of your own, by name: ``{"db": 4}`` for tools with ``limit="db"``."""
     result_characters: float = attrs.field(default=100_000, validator=_positive)
     """How long the content of one result may be, in characters, before it is cut and says so."""
-
-
-@attrs.frozen(kw_only=True)
-class LimiterStatistics:
-    """A look at one limiter."""
-
-    capacity: float
-    lent: int
-    """Slots in use, leaked ones included."""
-    waiting: int
-    """Calls in its queue."""
-    leaked: int
-    """Slots held by calls that have settled, but whose thread is still at work."""
-
-
-@attrs.frozen(kw_only=True)
-class KernelStatistics:
-    """A look at a kernel: what is lent, and who waits."""
-
-    runs: int
-    """Runs that are under way."""
-    turns: int
-    """Turns that are open, those of runs included."""
-    limiters: Mapping[str, LimiterStatistics]
-    """By name: "calls", "threads", "processes", "model_requests" and each group of
-    ``Limits(groups=...)``."""
 
 
 class Limiter:

@@ -20,6 +20,7 @@ from ._tools import Tool
 from .abc import Backend
 
 if TYPE_CHECKING:
+    from ._guards import Guard
     from ._schema import Parameters
 
 GROUP: Final = "turnscope.backends"
@@ -66,6 +67,8 @@ class ToolRoute(Route):
 
     backend: Backend
     parameters: Parameters
+    guard: Guard | None = None
+    """What has its calls wait for others: None if nothing does, and they overlap with all."""
 
 
 class Places:

@@ -100,7 +100,8 @@ def prepare(
     first = first_history(prompt, history)
     found = kernel._models.find(model, agent.model)
     cap = agent.max_parallel_calls if agent.parallel_tool_calls else 1
-    offer = kernel._offer(agent.tools, None if cap == math.inf else Cap("max_parallel_calls", cap))
+    limiter = None if cap == math.inf else Cap("max_parallel_calls", cap)
+    offer = kernel._offer(agent.tools, limiter, not agent.parallel_tool_calls)
     way = kernel._way_to(found)
     given = agent.budget if budget is None else budget
     merged = {**agent.settings, **(settings or {})}

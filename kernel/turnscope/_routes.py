@@ -1,8 +1,8 @@
 """From a tool to the way that its calls go: its place, its limiters in their order, its check.
 
-A kernel has one set of limiters and one of places. What a turn or a run may call is an `Offer`: it
-takes a call as a model wrote it and makes an attempt of it, or its refusal. Above: the kernel, the
-turn and the run. Below: places and limits.
+A kernel has one set of limiters, one of places and one of queues. What a turn or a run may call is
+an `Offer`: it takes a call as a model wrote it and makes an attempt of it, or its refusal. Above:
+the kernel, the turn and the run. Below: places, limits and guards.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from anyio.abc import TaskGroup
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
 from ._errors import InvalidArguments, NotStarted, UnknownTool
+from ._guards import Guard
 from ._guests import Guest
-from ._limits import Limiter, LimiterStatistics, Limits
+from ._limits import Limiter, Limits
 from ._places import Places, Route, ToolRoute
+from ._resources import Queues
+from ._statistics import KernelStatistics
 from ._tools import Tool, as_tool
 from .abc import Backend
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Routes:
-    """The places and limiters of one kernel."""
+    """The places, limiters and queues of one kernel."""
 
     def __init__(self, limits: Limits, backends: Iterable[Backend]) -> None:
         self._places = Places(backends)
@@ -40,6 +43,7 @@ class Routes:
             "process": Limiter("processes", limits.processes),
         }
         self._groups = {name: Limiter(name, n) for name, n in limits.groups.items()}
+        self.queues = Queues()
         self._last: tuple[object, Offer] = (None, Offer({}, {}))
 
     def offer(
@@ -48,15 +52,17 @@ class Routes:
         hosts: TaskGroup,
         closing: Event,
         cap: Limiter | None = None,
+        alone: bool = False,
     ) -> Offer:
         """What a turn or run with *tools* may call; opens the places that it needs.
 
-        *cap* is a limiter of the run's own, passed before all others. Raises TypeError or
+        *cap* is a limiter of the run's own, passed before all others. Each call is *alone* in its
+        turn if the run wants them one by one. Raises TypeError or
         ValueError for a tool that its backend can never run, two tools of one name, an unknown
         backend or limit group.
         """
-        if cap is not None or not isinstance(tools, tuple):  # what is no tuple may change
-            offer = self._offer(tools, cap)
+        if cap is not None or alone or not isinstance(tools, tuple):  # no tuple: it may change
+            offer = self._offer(tools, cap, alone)
         else:
             # A service runs one agent a thousand times: its offer is made once, not 1 KiB for each.
             if tools is not self._last[0]:
@@ -68,13 +74,23 @@ class Routes:
         return offer
 
     def _offer(
-        self, tools: Iterable[Tool[..., Any] | Callable[..., Any]], cap: Limiter | None
+        self,
+        tools: Iterable[Tool[..., Any] | Callable[..., Any]],
+        cap: Limiter | None,
+        alone: bool = False,
     ) -> Offer:
         named: dict[str, Tool[..., Any]] = {}
         for tool in map(as_tool, tools):
             if named.setdefault(tool.name, tool) is not tool:
                 raise ValueError(f"two tools are named {tool.name!r}: give one of them name=...")
-        return Offer(named, {name: self._route(tool, cap) for name, tool in named.items()})
+        in_turn = alone or any(tool.exclusive for tool in named.values())
+        routes: dict[str, ToolRoute] = {}
+        for name, tool in named.items():
+            routes[name] = route = self._route(tool, cap)
+            if in_turn or tool.keys is not None:
+                guard = Guard(self.queues, tool.keys, in_turn, alone or tool.exclusive)
+                routes[name] = attrs.evolve(route, guard=guard)
+        return Offer(named, routes)
 
     def _route(self, tool: Tool[..., Any], cap: Limiter | None) -> ToolRoute:
         place = self._places.find(tool.backend)
@@ -98,15 +114,20 @@ class Routes:
         limiter = self.model_requests
         return Route(model, () if limiter.capacity == math.inf else (limiter,))
 
-    def statistics(self) -> dict[str, LimiterStatistics]:
-        """A look at each limiter, by name."""
+    def statistics(self, *, runs: int, turns: int) -> KernelStatistics:
+        """A look at each limiter and each key, beside *runs* and *turns*."""
         limiters = (
             *self._groups.values(),
             *self._of_backend.values(),
             self._calls,
             self.model_requests,
         )
-        return {limiter.name: limiter.statistics() for limiter in limiters}
+        return KernelStatistics(
+            runs=runs,
+            turns=turns,
+            limiters={limiter.name: limiter.statistics() for limiter in limiters},
+            keys=self.queues.statistics(),
+        )
 
     def give_up(self) -> None:
         """Told that the kernel closes: stop opening what nobody will use."""
@@ -123,6 +144,13 @@ class Offer:
     def submit(self, inside: Supervisor, call: ToolCall) -> int:
         """Make an attempt of *call*, or its refusal; returns its index. Never raises."""
         index = inside.ready(call)
+        attempt = self.attempt(inside, index, call)
+        if attempt is not None:
+            inside.take(attempt)
+        return index
+
+    def attempt(self, inside: Supervisor, index: int, call: ToolCall) -> Attempt | None:
+        """Make an attempt of *call*, to be taken in, or settle it with its refusal."""
         tool = self.tools.get(call.name)
         if inside.is_asked():
             self.refuse(inside, index, call, Status.NOT_STARTED, inside.not_started())
@@ -132,12 +160,17 @@ class Offer:
             try:
                 route = self.routes[tool.name]
                 kwargs = route.parameters.validate(tool.name, call.arguments)
+                guard = route.guard
+                keys = None if guard is None else guard.keys(kwargs)
             except InvalidArguments as exc:
                 # Without its traceback, in which this frame holds what holds the result: a cycle.
                 self.refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
             else:
-                inside.take(Attempt(inside, index, call, tool, route, kwargs))
-        return index
+                attempt = Attempt(inside, index, call, tool, route, kwargs)
+                if guard is not None and keys is not None:
+                    attempt.claim = guard.claim(attempt, inside, *keys)
+                return attempt
+        return None
 
     def refuse(
         self,

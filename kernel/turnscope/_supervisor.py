@@ -1,8 +1,9 @@
 """What a turn does: one shielded scope, one task group, one task for each body; ask and enforce.
 
-The supervisor is a task in the kernel's task group. A call comes in by `take`, gets a task when
-all its limiters have lent it a slot, and settles in one synchronous step. An ask cancels the scope;
-from there `_attempt` and `_interrupt` see to it that each body gets one interrupt and its grace.
+The supervisor is a task in the kernel's task group. A call comes in by `take`: it lines up for its
+keys, then goes on to its limiters, gets a task when all have lent it a slot, and settles in one
+synchronous step. An ask cancels the scope; from there `_attempt` and `_interrupt` see to it that
+each body gets one interrupt and its grace.
 Above: `_turn`, the face that waits in the caller's task. Below: `_attempt`.
 """
 
@@ -17,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from . import _outcome
 from ._asking import Asking
-from ._attempt import Attempt
+from ._attempt import Attempt, leaked_here
 from ._calls import ToolCall, ToolResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
@@ -75,19 +76,44 @@ class Supervisor(Asking):
         return index
 
     def take(self, attempt: Attempt, *, leads: bool = False) -> None:
-        """Take a call in: it starts at once, or when its limiters let it.
+        """Take a call in: it starts at once, or when its keys and its limiters let it.
 
         One that *leads*, taken in before `run`, runs in the turn's own task: another would cost 12
         us of the 90 of a turn. If it has to wait for its limiters, it gets one all the same.
         """
+        if self.line_up(attempt):
+            self.go_on(attempt, leads=leads)
+
+    def line_up(self, attempt: Attempt) -> bool:
+        """Give *attempt* its place in the queues of its keys; True if they are its own now.
+
+        If not, it goes on when it is told so, unless it has been refused, and so has settled.
+        """
         self._unsettled[attempt] = None
+        claim = attempt.claim
+        if claim is None:
+            return True
+        refusal = claim.join(leaked_here())
+        if refusal is not None:
+            attempt.shut_out(refusal)
+        elif not claim.held:
+            attempt.submitted_in = copy_context()
+            if self.asked:  # by a function of the arguments: who waits has been settled already
+                attempt.settle_unstarted(self.not_started(attempt))
+        return claim.held
+
+    def go_on(self, attempt: Attempt, *, leads: bool = False) -> None:
+        """Have *attempt*, whose keys are its own, pass its limiters, or wait there."""
+        if attempt.claim is not None:
+            attempt.claim.passed = True
         try:
             admitted = attempt.ticket.advance()
         except LimiterLeaked as exc:
             self.turned_away(attempt, exc)
         else:
             if not admitted:
-                attempt.submitted_in = copy_context()
+                if attempt.submitted_in is None:
+                    attempt.submitted_in = copy_context()
             elif leads:
                 attempt.nurseries = 1
                 self._leader = attempt
@@ -97,7 +123,8 @@ class Supervisor(Asking):
     def start(self, attempt: Attempt) -> None:
         """Give *attempt* its task: all limiters have lent it a slot."""
         if self._group is None:
-            attempt.submitted_in = copy_context()
+            if attempt.submitted_in is None:
+                attempt.submitted_in = copy_context()
             self._pending.append(attempt)
         else:
             call = attempt.call

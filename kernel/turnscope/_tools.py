@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -25,7 +24,9 @@ from typing import (
     overload,
 )
 
-from ._context import CallContext, current_call
+from ._context import CallContext
+from ._functions import body_of, function_of, in_class_body, name_of, place_of
+from ._keys import Declared, Keys, declared
 
 if TYPE_CHECKING:
     from ._schema import Parameters
@@ -49,12 +50,14 @@ class Tool(Generic[P, R_co]):
 
     Raises TypeError for a function that no model can call (``*args``, ``**kwargs``,
     positional-only parameters, types without a JSON schema), naming the parameter and what to do;
-    ValueError for a bad name, timeout or schema.
+    ValueError for a bad name, timeout or schema, and for keys made of a parameter that it lacks.
     """
 
     __slots__ = (
         "__weakref__",
         "_bound_parameters",
+        "_declared",
+        "_keys",
         "_parameters",
         "_schema",
         "_to_text",
@@ -64,6 +67,7 @@ class Tool(Generic[P, R_co]):
         "body",
         "description",
         "destructive",
+        "exclusive",
         "fn",
         "idempotent",
         "idle_timeout",
@@ -71,7 +75,9 @@ class Tool(Generic[P, R_co]):
         "name",
         "on_error",
         "read_only",
+        "reads",
         "timeout",
+        "writes",
     )
 
     def __init__(
@@ -89,6 +95,9 @@ class Tool(Generic[P, R_co]):
         idempotent: bool = False,
         destructive: bool = False,
         on_error: OnError = "result",
+        reads: Keys = (),
+        writes: Keys = (),
+        exclusive: bool = False,
     ) -> None:
         if isinstance(fn, Tool):
             raise TypeError(f"{fn.name!r} is a Tool already; give its options to the first @tool")
@@ -97,7 +106,7 @@ class Tool(Generic[P, R_co]):
         from ._schema import description_of, to_text
 
         self.fn: Callable[P, R_co] = fn
-        self.name: str = _name_of(fn) if name is None else name
+        self.name: str = name_of(fn) if name is None else name
         if not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"{self.name!r} cannot be the name of a tool: models take up to 128 letters, "
@@ -114,13 +123,13 @@ class Tool(Generic[P, R_co]):
             )
         if inspect.iscoroutinefunction(on_error):
             raise TypeError(f"tool {self.name!r}: on_error gives a text at once; make it a def")
-        if inspect.isgeneratorfunction(_function(fn)):
+        if inspect.isgeneratorfunction(function_of(fn)):
             raise TypeError(
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
                 "progress, or return a list"
             )
         self.description: str = description_of(fn) if description is None else description
-        self.backend: str = _place_of(fn) if backend == "auto" else backend
+        self.backend: str = place_of(fn) if backend == "auto" else backend
         self.timeout: float | None = timeout
         self.idle_timeout: float | None = idle_timeout
         self.limit: str | None = limit
@@ -128,8 +137,13 @@ class Tool(Generic[P, R_co]):
         self.idempotent: bool = idempotent
         self.destructive: bool = destructive
         self.on_error: OnError = on_error
-        self._yields = inspect.isasyncgenfunction(_function(fn))
-        self.body: Callable[..., Any] = _body_of(fn, yields=self._yields)
+        self.reads: Keys = reads
+        self.writes: Keys = writes
+        self.exclusive: bool = exclusive
+        self._declared: Declared | None = declared(self.name, reads, writes)
+        self._keys: Declared | None = None
+        self._yields = inspect.isasyncgenfunction(function_of(fn))
+        self.body: Callable[..., Any] = body_of(fn, yields=self._yields)
         self._schema = schema
         self._to_text = to_text
         self._parameters: Parameters | None = None
@@ -137,8 +151,10 @@ class Tool(Generic[P, R_co]):
         self._unbound: Tool[..., Any] | None = None
         # A function in a class body is not a method yet, and may never be (staticmethod): its
         # `self` can only be told apart when it is looked up on an instance.
-        if not _in_class_body(fn):
-            _ = self.parameters
+        if not in_class_body(fn):
+            _ = self.parameters, self.keys
+        elif self._declared is not None:
+            self._declared.fitted(fn, inspect.signature(fn).parameters)
 
     @property
     def parameters(self) -> Parameters:
@@ -162,6 +178,13 @@ class Tool(Generic[P, R_co]):
             exc.add_note(f"while making a tool of {self.name!r}")
             raise
 
+    @property
+    def keys(self) -> Declared | None:
+        """What its calls read and write; None if it declares nothing."""
+        if self._declared is not None and self._keys is None:
+            self._keys = self._declared.fitted(self.fn, self.schema.get("properties"))
+        return self._keys
+
     def text_of(self, value: object) -> str:
         """What the tool returned, as text for the model; raises NotSerialisable."""
         return self._to_text(self.name, value)
@@ -184,54 +207,12 @@ class Tool(Generic[P, R_co]):
             setattr(bound, slot, getattr(self, slot))
         fn: Any = self.fn
         bound.fn = fn.__get__(instance, owner)
-        bound.body = _body_of(bound.fn, yields=self._yields)
-        bound._parameters, bound._unbound = None, self
+        bound.body = body_of(bound.fn, yields=self._yields)
+        bound._parameters, bound._keys, bound._unbound = None, None, self
         return bound
 
     def __repr__(self) -> str:
         return f"<Tool {self.name!r} {self.backend}>"
-
-
-def _body_of(fn: Callable[..., Any], *, yields: bool) -> Callable[..., Any]:
-    return partial(_drain, fn) if yields else fn
-
-
-async def _drain(fn: Callable[..., AsyncGenerator[Any, None]], /, **kwargs: Any) -> Any:
-    """The body of an async generator: each value is progress, the last is the result."""
-    context = current_call()
-    value = None
-    async with aclosing(fn(**kwargs)) as values:
-        async for value in values:
-            context.progress(value)
-    return value
-
-
-def _function(fn: Callable[..., object]) -> Callable[..., object]:
-    """What `inspect` should look at: under partials, and the ``__call__`` of an object."""
-    while isinstance(fn, partial):
-        fn = fn.func
-    if not inspect.isroutine(fn) and not inspect.isclass(fn):
-        call: Callable[..., object] = type(fn).__call__
-        return call
-    return fn
-
-
-def _name_of(fn: Callable[..., object]) -> str:
-    while isinstance(fn, partial):
-        fn = fn.func
-    name: str = getattr(fn, "__name__", type(fn).__name__)
-    return name
-
-
-def _place_of(fn: Callable[..., object]) -> str:
-    function = _function(fn)
-    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-    return "inline" if is_async else "thread"
-
-
-def _in_class_body(fn: Callable[..., object]) -> bool:
-    outer = getattr(fn, "__qualname__", "").rpartition(".")[0]
-    return inspect.isfunction(fn) and bool(outer) and not outer.endswith("<locals>")
 
 
 @overload
@@ -249,6 +230,9 @@ def tool(
     idempotent: bool = False,
     destructive: bool = False,
     on_error: OnError = "result",
+    reads: Keys = (),
+    writes: Keys = (),
+    exclusive: bool = False,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a function, bare (``@tool``) or with options (``@tool(timeout=5)``).
@@ -264,6 +248,14 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     read_only, idempotent, destructive: what a call does to the world, as MCP hints it.
     on_error: "result" tells the model of an exception and lets the turn go on; "raise" ends the
         turn with it; a function of the exception gives the text that the model reads.
+    reads, writes: keys of what a call reads and writes: a text, such as ``"file/{path}"``, where a
+        parameter stands for its value; a function of the arguments, which returns one or several;
+        or several of these. Calls that share a key, or of which one's is an ancestor of the other's
+        along ``/``, wait for one another if one of them writes it: in call order, in a turn. All
+        forms of one path meet: in a parameter that is a Path, or a text if it or the template
+        before it speaks of a file, path, dir, directory or folder; in other values ``/`` is
+        escaped. ``{name:path}`` and ``{name:text}`` say which it is.
+    exclusive: whether a call runs alone in its turn.
 
     Raises what `Tool` raises.
     """

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import anyio
 import pytest
 
-from tests.examples import deps_tool, own_loop, process_tool, thread_tool
+from tests.examples import deps_tool, own_loop, process_tool, thread_tool, two_edits
 from turnscope import Kernel
 
 HERE = Path(__file__).parent
@@ -90,12 +90,35 @@ async def test_a_tool_with_deps_changes_what_the_service_owns() -> None:
     assert "context" not in deps_tool.reserve.schema["properties"]
 
 
+@pytest.mark.anyio
+async def test_two_edits_of_one_file_are_both_kept(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("a b c")
+    other.write_text("x")
+    (tmp_path / "below").mkdir()
+    results = await two_edits.main(
+        [
+            two_edits.edit("c1", one, "a", "1"),
+            two_edits.edit("c2", tmp_path / "below" / ".." / "one", "b", "2"),
+            two_edits.edit("c3", other, "x", "y"),
+            two_edits.edit("c4", Path(f"{one}/"), "1 2 c", "3"),
+        ]
+    )
+    assert [result.status for result in results] == ["ok"] * 4
+    assert (one.read_text(), other.read_text()) == ("3", "y")
+    started = [result.started_at or 0.0 for result in results]
+    ended = [result.ended_at for result in results]
+    assert started[0] < ended[0] <= started[1] < ended[1] <= started[3]
+    assert started[2] < ended[0], "the edit of another file waits for nothing"
+
+
 @pytest.mark.parametrize(
     ("name", "printed"),
     [
         ("thread_tool", hashlib.sha256((HERE / "thread_tool.py").read_bytes()).hexdigest()),
         ("process_tool", "of 91 [7,13]"),
         ("deps_tool", "c1 ok reserved 2, 1 left"),
+        ("two_edits", "tulips are red, violets are blue"),
     ],
 )
 def test_an_example_runs_as_a_script(name: str, printed: str) -> None:
