@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import anyio
@@ -399,6 +399,3 @@ def one_by_one(performance: Performance, order: list[Story]) -> Performance:
     for story in order:
         run(story)
     return serial
-
-
-Law = Callable[[Scene, Loop], None]
