@@ -17,24 +17,31 @@ from ._askable import Askable
 from ._calls import Status, ToolCall, ToolResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
-from ._limits import Ticket
+from ._limits import Holder, Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
-from .events import CallStarted
+from ._retry import Retry, covers
+from ._retrying import Tries, retried
+from .events import CallRetried, CallStarted
 
 if TYPE_CHECKING:
+    from ._errors import BudgetExceeded
     from ._supervisor import Supervisor
     from ._tools import Tool
 
 
 class Attempt(Askable):
-    """The one attempt at a call; slotted, and free of cycles once it has ended."""
+    """The one attempt at a call, in which its body may be tried again.
+
+    Slotted, and free of cycles once it has ended.
+    """
 
     __slots__ = (
         "kwargs",
         "route",
         "submitted_in",
         "ticket",
+        "tries",
     )
 
     def __init__(
@@ -52,6 +59,8 @@ class Attempt(Askable):
         self.submitted_in: Context | None = None
         """The context of the submit, for a call that does not start in it."""
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
+        self.tries: Tries | None = None
+        """What has failed of it, if it may be tried again."""
 
     # Before the body.
 
@@ -75,8 +84,7 @@ class Attempt(Askable):
             place = self.route.place
             if not place.ready:
                 await place.opened()
-            timed = self.tool.timeout is not None or self.tool.idle_timeout is not None
-            work = self._timed if timed else self._work
+            work = self._timed if self.tool.timed else self._work
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
             elif self.inner is None:
@@ -126,13 +134,63 @@ class Attempt(Askable):
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
         """Say that the body begins; returns it."""
+        if self.facts.observed:
+            place = self.route.place.name
+            self.facts.tell_of(CallStarted, self.index, self._call, backend=place)
+        retry = self.tool.retry
+        return self.once() if retry is None else retried(self, retry)
+
+    def once(self) -> Coroutine[Any, Any, Any]:
+        """One attempt at the body."""
         route = self.route
         assert isinstance(route, ToolRoute)  # because the one that is not overrides this
+        if self.tries is not None:  # the body before may have changed what it was given
+            self.kwargs = route.parameters.validate(self.tool.name, self._call.arguments)
         if (context := route.parameters.context) is not None:
             self.kwargs[context] = self
-        if self.facts.observed:
-            self.facts.tell_of(CallStarted, self.index, self._call, backend=route.place.name)
         return route.backend.call(self.tool.body, self.kwargs, self)
+
+    # Between attempts, for `_retrying`.
+
+    @property
+    def attempt(self) -> int:
+        return 1 if self.tries is None else self.tries.count
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something of a body that has ended goes on: a thread, or a nested turn."""
+        if self._parking is not None and self._parking.turns:
+            return True
+        return self._holds is not None and self._holds.held
+
+    def ticket_for(self, holder: Holder) -> Ticket:
+        """Another way through the limiters; *holder* is told when it may pass them all."""
+        nested = self.turn is not None and self.turn.parent is not None
+        return Ticket(self.route.limiters, holder, nested=nested)
+
+    def is_over(self) -> bool:
+        """Whether an interrupt is due: what begins now would be cut at once."""
+        over = self.facts.loop.now() >= self.timeout_deadline()
+        return over or self.turn is None or self.turn.is_asked()
+
+    def covered(self, retry: Retry, failure: Exception) -> bool:
+        """Whether *failure* is to be tried again."""
+        return covers(retry, failure, of_model=False)
+
+    def spent(self) -> BudgetExceeded | None:
+        """What is spent that another attempt would need."""
+        return None
+
+    def tell_retry(self, attempt: int, error: Exception, delay: float) -> None:
+        """Say that *attempt* has failed of *error*, and that another comes in *delay* seconds."""
+        if self.facts.observed:
+            more = {"attempt": attempt, "error": error, "delay": delay}
+            self.facts.tell_of(CallRetried, self.index, self._call, **more)
+
+    def suspend(self) -> None:
+        self.ticket.release()
+        self._parking = None  # it is for the ticket, and the next attempt has another
+        super().suspend()
 
     # Settling.
 
@@ -151,6 +209,10 @@ class Attempt(Askable):
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error
+        failures: tuple[Exception, ...] = ()
+        if self.tries is not None and self.tries.failures:
+            failures = tuple(self.tries.failures)
+            self.tries.failures.clear()  # their tracebacks hold this call: a cycle
         leaked = self._holds is not None and self._holds.settle(
             lambda late: self._really_ended(error, late)
         )
@@ -168,6 +230,7 @@ class Attempt(Askable):
             ended_at=now,
             backend=self.route.place.name,
             leaked=leaked,
+            failures=failures,
         )
         self.turn = None
         if self._parking is not None:

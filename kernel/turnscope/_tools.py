@@ -8,6 +8,7 @@ to import as all the rest. Above: the turn. Below: `_context`, `_schema`.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -26,6 +27,8 @@ from typing import (
 )
 
 from ._context import CallContext, current_call
+from ._functions import function_of, in_class_body, name_of, place_of
+from ._retry import Retry, check_retry
 
 if TYPE_CHECKING:
     from ._schema import Parameters
@@ -49,7 +52,7 @@ class Tool(Generic[P, R_co]):
 
     Raises TypeError for a function that no model can call (``*args``, ``**kwargs``,
     positional-only parameters, types without a JSON schema), naming the parameter and what to do;
-    ValueError for a bad name, timeout or schema.
+    ValueError for a bad name, timeout, schema, or a retry of what may not be done twice.
     """
 
     __slots__ = (
@@ -68,9 +71,12 @@ class Tool(Generic[P, R_co]):
         "idempotent",
         "idle_timeout",
         "limit",
+        "longest",
         "name",
         "on_error",
         "read_only",
+        "retry",
+        "timed",
         "timeout",
     )
 
@@ -89,6 +95,7 @@ class Tool(Generic[P, R_co]):
         idempotent: bool = False,
         destructive: bool = False,
         on_error: OnError = "result",
+        retry: Retry | None = None,
     ) -> None:
         if isinstance(fn, Tool):
             raise TypeError(f"{fn.name!r} is a Tool already; give its options to the first @tool")
@@ -97,7 +104,7 @@ class Tool(Generic[P, R_co]):
         from ._schema import description_of, to_text
 
         self.fn: Callable[P, R_co] = fn
-        self.name: str = _name_of(fn) if name is None else name
+        self.name: str = name_of(fn) if name is None else name
         if not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"{self.name!r} cannot be the name of a tool: models take up to 128 letters, "
@@ -114,13 +121,14 @@ class Tool(Generic[P, R_co]):
             )
         if inspect.iscoroutinefunction(on_error):
             raise TypeError(f"tool {self.name!r}: on_error gives a text at once; make it a def")
-        if inspect.isgeneratorfunction(_function(fn)):
+        if inspect.isgeneratorfunction(function_of(fn)):
             raise TypeError(
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
                 "progress, or return a list"
             )
+        check_retry(self.name, retry, safe=read_only or idempotent)
         self.description: str = description_of(fn) if description is None else description
-        self.backend: str = _place_of(fn) if backend == "auto" else backend
+        self.backend: str = place_of(fn) if backend == "auto" else backend
         self.timeout: float | None = timeout
         self.idle_timeout: float | None = idle_timeout
         self.limit: str | None = limit
@@ -128,7 +136,12 @@ class Tool(Generic[P, R_co]):
         self.idempotent: bool = idempotent
         self.destructive: bool = destructive
         self.on_error: OnError = on_error
-        self._yields = inspect.isasyncgenfunction(_function(fn))
+        self.retry: Retry | None = retry
+        total = None if retry is None else retry.total
+        self.longest: float = min(timeout or math.inf, total or math.inf)
+        """Seconds that a call may take, by its timeout or by its retries' total."""
+        self.timed: bool = idle_timeout is not None or self.longest != math.inf
+        self._yields = inspect.isasyncgenfunction(function_of(fn))
         self.body: Callable[..., Any] = _body_of(fn, yields=self._yields)
         self._schema = schema
         self._to_text = to_text
@@ -137,7 +150,7 @@ class Tool(Generic[P, R_co]):
         self._unbound: Tool[..., Any] | None = None
         # A function in a class body is not a method yet, and may never be (staticmethod): its
         # `self` can only be told apart when it is looked up on an instance.
-        if not _in_class_body(fn):
+        if not in_class_body(fn):
             _ = self.parameters
 
     @property
@@ -206,34 +219,6 @@ async def _drain(fn: Callable[..., AsyncGenerator[Any, None]], /, **kwargs: Any)
     return value
 
 
-def _function(fn: Callable[..., object]) -> Callable[..., object]:
-    """What `inspect` should look at: under partials, and the ``__call__`` of an object."""
-    while isinstance(fn, partial):
-        fn = fn.func
-    if not inspect.isroutine(fn) and not inspect.isclass(fn):
-        call: Callable[..., object] = type(fn).__call__
-        return call
-    return fn
-
-
-def _name_of(fn: Callable[..., object]) -> str:
-    while isinstance(fn, partial):
-        fn = fn.func
-    name: str = getattr(fn, "__name__", type(fn).__name__)
-    return name
-
-
-def _place_of(fn: Callable[..., object]) -> str:
-    function = _function(fn)
-    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-    return "inline" if is_async else "thread"
-
-
-def _in_class_body(fn: Callable[..., object]) -> bool:
-    outer = getattr(fn, "__qualname__", "").rpartition(".")[0]
-    return inspect.isfunction(fn) and bool(outer) and not outer.endswith("<locals>")
-
-
 @overload
 def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
 @overload
@@ -249,6 +234,7 @@ def tool(
     idempotent: bool = False,
     destructive: bool = False,
     on_error: OnError = "result",
+    retry: Retry | None = None,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a function, bare (``@tool``) or with options (``@tool(timeout=5)``).
@@ -258,12 +244,13 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         texts go into the schema (Google, NumPy and reST styles).
     backend: where calls run: "inline" (in the event loop), "thread", "process", or the name of a
         backend of your own; "auto" is inline for ``async def`` and thread for ``def``.
-    timeout: seconds from the start of the body until it is interrupted.
+    timeout: seconds from the start of the body until it is interrupted, all attempts included.
     idle_timeout: seconds without ``heartbeat()`` or ``progress()`` until it is interrupted.
     limit: a group of ``Limits(groups=...)`` in which its calls count.
     read_only, idempotent, destructive: what a call does to the world, as MCP hints it.
     on_error: "result" tells the model of an exception and lets the turn go on; "raise" ends the
         turn with it; a function of the exception gives the text that the model reads.
+    retry: what to do again when it fails, for a tool that is read_only or idempotent.
 
     Raises what `Tool` raises.
     """
