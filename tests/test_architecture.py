@@ -28,6 +28,7 @@ KNOWN_IN = {
     "asyncio": {"_loop", "testing"},
     "pydantic": {"_schema"},
     "pydantic_core": {"_schema"},
+    "tenacity": {"_retry"},
 }
 LONGEST = 300
 TOP_LEVEL = {

@@ -226,6 +226,8 @@ class Answer:
             f"{self._host} answered {f'{status} {reason}'.strip()}: {words or '(nothing)'}",
             status=status,
             retry_after=retry_after(headers, time.time()),
+            # Of OpenAI's, and of some who speak its protocol; its own client obeys it too.
+            transient={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
         )
 
     async def _beginning(self) -> bytes:
@@ -278,9 +280,12 @@ def _broken(exc: Exception, host: str, secret: Secret) -> ModelError:
     kinds = {kind.__name__ for kind in type(exc).__mro__}
     words = shown(str(exc), secret) or type(exc).__name__
     if "ConnectTimeout" in kinds:
-        return ModelError(f"{host} could not be reached in time; is it there, and base_url right?")
-    if "TimeoutException" in kinds:
-        return ModelError(f"{host} was silent for too long; raise timeout= if it is only slow")
-    if kinds & {"ConnectError", "UnsupportedProtocol", "InvalidURL", "ProxyError"}:
-        return ModelError(f"{host} could not be reached: {words}; is it there, and base_url right?")
-    return ModelError(f"the connection to {host} broke: {words}")
+        said = f"{host} could not be reached in time; is it there, and base_url right?"
+    elif "TimeoutException" in kinds:
+        said = f"{host} was silent for too long; raise timeout= if it is only slow"
+    elif kinds & {"ConnectError", "UnsupportedProtocol", "InvalidURL", "ProxyError"}:
+        said = f"{host} could not be reached: {words}; is it there, and base_url right?"
+    else:
+        said = f"the connection to {host} broke: {words}"
+    lasting = kinds & {"UnsupportedProtocol", "InvalidURL", "DecodingError"}
+    return ModelError(said, transient=not lasting)

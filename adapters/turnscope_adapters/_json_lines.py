@@ -15,9 +15,11 @@ from turnscope import ToolCall, ToolResult
 from turnscope.events import (
     CallEvent,
     CallProgress,
+    CallRetried,
     CallSettled,
     CallStarted,
     ModelAnswered,
+    ModelRetried,
     ReasoningStreamed,
     RunEvent,
     RunFinished,
@@ -79,6 +81,12 @@ def _as_data(event: RunEvent) -> dict[str, Any]:
             return data | {"backend": event.backend}
         case CallProgress():
             return data | {"value": _plain(event.value)}
+        case ModelRetried() | CallRetried():
+            return data | {
+                "attempt": event.attempt,
+                "delay": event.delay,
+                "error": _error(event.error),
+            }
         case CallSettled():
             return data | _result(event.result)
         case TurnFinished():

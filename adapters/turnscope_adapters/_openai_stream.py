@@ -130,7 +130,9 @@ class ChatReader:
     def finish(self) -> list[ModelEvent]:
         """What the end of the stream adds to the response."""
         if self._reason is None:
-            raise ModelError("the server's stream ended before the response was complete")
+            raise ModelError(
+                "the server's stream ended before the response was complete", transient=True
+            )
         made: list[ModelEvent] = []
         self._seal(made)
         reason: FinishReason = "refusal" if self._refused else self._reason
@@ -158,7 +160,8 @@ class ChatReader:
         if reason := _text(choice.get("finish_reason")):
             if reason in _FAILURES:
                 raise ModelError(
-                    f"the server ended its answer with {shown(reason, self._secret)!r}; ask again"
+                    f"the server ended its answer with {shown(reason, self._secret)!r}; ask again",
+                    transient=True,
                 )
             self._reason = _REASONS.get(reason, "stop")
             self._seal(made)

@@ -7,12 +7,14 @@ Above: `_stage`. Below: rich.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
-from turnscope.events import ModelAnswered, RunEvent, RunFinished, TextStreamed
+from turnscope.events import ModelAnswered, ModelRetried, RunEvent, RunFinished, TextStreamed
+
+CUT_OFF: Final = "[the answer was cut off, and is asked for again]\n"
 
 
 class PlainProse:
@@ -28,6 +30,8 @@ class PlainProse:
         self._terminal = file.isatty()
         self._within = False
         """Whether a line is begun."""
+        self._answering = False
+        """Whether there was text of an answer that is not whole."""
         self.broken = False
         """Whether nobody reads any more."""
 
@@ -36,9 +40,14 @@ class PlainProse:
         if event.parents or self.broken:
             return
         if isinstance(event, TextStreamed):
+            self._answering = True
             self._write(_harmless(event.text) if self._terminal else event.text)
-        elif isinstance(event, (ModelAnswered, RunFinished)) and self._within:
-            self._write("\n")
+        elif isinstance(event, (ModelAnswered, ModelRetried, RunFinished)):
+            if self._within:
+                self._write("\n")
+            if self._answering and isinstance(event, ModelRetried):
+                self._write(CUT_OFF)
+            self._answering = False
 
     def _write(self, text: str) -> None:
         self._within = not text.endswith("\n")
@@ -56,6 +65,7 @@ class LiveProse:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun = ""
+        self._answering = False
 
     @property
     def begun(self) -> Text:
@@ -67,9 +77,14 @@ class LiveProse:
         if event.parents:
             return
         if isinstance(event, TextStreamed):
+            self._answering = True
             self._add(_harmless(event.text))
-        elif isinstance(event, (ModelAnswered, RunFinished)) and self._begun:
-            self._add("\n")
+        elif isinstance(event, (ModelAnswered, ModelRetried, RunFinished)):
+            if self._begun:
+                self._add("\n")
+            if self._answering and isinstance(event, ModelRetried):
+                self._add(CUT_OFF)
+            self._answering = False
 
     def _add(self, text: str) -> None:
         *lines, last = (self._begun + text).split("\n")

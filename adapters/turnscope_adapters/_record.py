@@ -18,9 +18,11 @@ from turnscope.events import (
     CallEvent,
     CallProgress,
     CallReady,
+    CallRetried,
     CallSettled,
     CallStarted,
     ModelAnswered,
+    ModelRetried,
     ModelStarted,
     ReasoningStreamed,
     RunEvent,
@@ -73,6 +75,8 @@ class Record:
             case ModelStarted():
                 self.turns = event.turn + 1
                 self.doing = "waiting"
+            case ModelRetried():
+                self.doing = "waiting"
             case ReasoningStreamed():
                 self.doing = "thinking"
             case ModelAnswered():
@@ -100,6 +104,9 @@ class Record:
                 self._of[key].backend = event.backend
             case CallProgress():
                 self._of[key].progress = str(event.value)
+            case CallRetried():
+                said = f"attempt {event.attempt} failed: {type(event.error).__name__}"
+                self._of[key].progress = said
             case CallSettled():
                 self._of[key].result = event.result
             case _:

@@ -17,9 +17,11 @@ from turnscope.events import (
     CallEvent,
     CallProgress,
     CallReady,
+    CallRetried,
     CallSettled,
     CallStarted,
     ModelAnswered,
+    ModelRetried,
     ModelStarted,
     ReasoningStreamed,
     RunEvent,
@@ -67,6 +69,8 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
             return "text", data | {"text": event.text}
         case ReasoningStreamed():
             return ("reasoning", data | {"text": event.text}) if "reasoning" in show else None
+        case ModelRetried():
+            return "model_retried", data | _retried(event, show)
         case ModelAnswered():
             return "model_answered", data | {
                 "reason": event.reason,
@@ -81,6 +85,8 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
         case CallProgress():
             shown = "progress" in show
             return ("call_progress", data | {"value": _plain(event.value)}) if shown else None
+        case CallRetried():
+            return "call_retried", data | _retried(event, show)
         case CallSettled():
             return "call_settled", data | _result(event.result, show)
         case TurnFinished():
@@ -99,6 +105,11 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
             return "run_failed", data
         case _:
             return None  # type: ignore[unreachable]  # because the union may grow
+
+
+def _retried(event: ModelRetried | CallRetried, show: Collection[str]) -> dict[str, Any]:
+    data = {"attempt": event.attempt, "delay": event.delay, "error": type(event.error).__name__}
+    return data | ({"message": str(event.error)} if "errors" in show else {})
 
 
 def _result(result: ToolResult, show: Collection[str]) -> dict[str, Any]:

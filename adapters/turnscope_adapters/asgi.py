@@ -119,9 +119,12 @@ class SSE(_Response):
         run_started
         model_started
         text            text
+        model_retried   attempt, delay, error: the name of the exception's class. The text of this
+                        turn so far is void: take it back, the answer comes anew
         model_answered  reason, usage
         call_ready      index, id, name
         call_started    index, id, name
+        call_retried    index, id, name, attempt, delay, error
         call_settled    index, id, name, status
         turn_finished   statuses
         run_finished    output, usage
@@ -135,7 +138,7 @@ class SSE(_Response):
         "results"       call_settled: content, as the model reads it
         "progress"      call_progress  index, id, name, value
         "reasoning"     reasoning      text
-        "errors"        run_failed: message
+        "errors"        run_failed, model_retried, call_retried: message
         "nested"        all of this of the runs in its tools, with ``parents``, the outermost first
 
     A browser's EventSource asks again when a stream ends, which would start another run: have the

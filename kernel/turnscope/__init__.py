@@ -4,21 +4,23 @@ The layers, from the top; a file imports from those below it only:
 
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
     _run _conductor _feed         Run, the face in the caller's task; its loop; its events
+    _request                      one model request
     _endings                      what a turn of a run leaves
-    _request _assemble _models    one model request; its events as whole calls; which model
+    _assemble _models             a model's events as whole calls; which model
     _agent _budget                who answers, with what, for how much
     _turn _supervisor _asking     Turn, the face in the caller's task; its inside; its end
     _block _facts                 how the blocks open and are left; what is known of a turn
     _routes _guards               from a tool to the way of its calls; what they claim
     _places _guests               where they run; what the kernel opens
     _observers                    who is told of everything
-    _attempt _askable             one call: its life; its end
+    _attempt _retrying _askable   one call: its life; its further attempts; its end
     _view _parking                what its body sees; what is nested in it
     _outcome                      what a body came to, in the words of a result
     _tools _functions _schema     what a tool is; its function; what it takes
     _keys _key_templates          what its calls read and write
     _resources _queue_words       conflict order: who waits for whom, also in words
     _index                        who shares a key
+    _retry                        what is tried again
     _limits _holds                capacity; work that goes on outside the loop
     _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
@@ -66,6 +68,7 @@ from ._messages import ResultMessage as ResultMessage
 from ._messages import Usage as Usage
 from ._messages import UserMessage as UserMessage
 from ._once import run as run
+from ._retry import Retry as Retry
 from ._run import Run as Run
 from ._run import RunResult as RunResult
 from ._statistics import CallName as CallName

@@ -17,6 +17,7 @@ from ._budget import Budget
 from ._context import CallContext, Deps
 from ._history import History
 from ._limits import is_capacity
+from ._retry import Retry
 from ._tools import Tool, as_tool
 from .abc import Model
 
@@ -97,6 +98,11 @@ def _budget(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
         raise TypeError(f"Agent(budget={value!r}): a Budget, as Budget(turns=10)")
 
 
+def _retry(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
+    if not (value is None or isinstance(value, Retry)):
+        raise TypeError(f"Agent(retry={value!r}): a Retry, as Retry(attempts=3), or None")
+
+
 @attrs.frozen(kw_only=True)
 class Agent(Generic[Deps, Output]):
     """A model, its tools and its policies: what ``kernel.run(agent, prompt)`` runs.
@@ -127,6 +133,10 @@ class Agent(Generic[Deps, Output]):
     run one after the other, in call order."""
     budget: Budget = attrs.field(factory=Budget, validator=_budget)
     """What one run may spend, unless the run is given another."""
+    retry: Retry | None = attrs.field(factory=Retry, validator=_retry)
+    """How requests that fail are sent again; None for not at all. By default what may pass by
+    itself is tried three times, as the providers' own clients do: if your model's client retries
+    too, turn one of the two off."""
 
     def replace(self, **changes: Any) -> Agent[Deps, Output]:
         """A copy with *changes*, by the names of the fields."""

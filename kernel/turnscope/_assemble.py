@@ -108,6 +108,11 @@ class Assembler:
         self._reasoning.append(Reasoning(encodable("".join(self._thinking)), opaque))
         self._thinking.clear()
 
+    @property
+    def usage(self) -> Usage:
+        """What the response has used, as far as that was reported."""
+        return Usage() if self._finished is None else self._finished.usage
+
     def finish(self, taken: Callable[[str], bool]) -> Response:
         """The response, after the stream has ended; *taken* says whether an id is in use."""
         finished = self._finished

@@ -1,9 +1,9 @@
 """One call, one result: from its place in the queues to the moment it settles.
 
 An attempt is a task in its turn's task group, with one cancel scope around the body (two, if the
-call has a timeout). By `_view` it is also the `CallContext` that the body sees, and by `_askable`
-it ends when it is asked; `_outcome` names what the body came to. Settling is one synchronous step:
-no number of cancellations can split it. Above: the turn.
+call has a timeout). By `_view` it is also the `CallContext` that the body sees, by `_askable` it
+ends when it is asked, and by `_retrying` its body is tried again; `_outcome` names what the body
+came to. Settling is one synchronous step: no number of cancellations can split it. Above: the turn.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _outcome
-from ._askable import Askable
 from ._calls import Status, ToolCall, ToolResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
-from ._statistics import CallName
+from ._retrying import Retried, retried
 from .events import CallStarted
 
 if TYPE_CHECKING:
@@ -31,15 +30,13 @@ if TYPE_CHECKING:
 _HANDED_OVER: Final[dict[str, Any]] = {}
 
 
-class Attempt(Askable):
-    """The one attempt at a call; slotted, and free of cycles once it has ended."""
+class Attempt(Retried):
+    """One call, whose body may be tried again; slotted, and free of cycles once it has ended."""
 
     __slots__ = (
         "claim",
         "kwargs",
-        "route",
         "submitted_in",
-        "ticket",
     )
 
     def __init__(
@@ -51,9 +48,8 @@ class Attempt(Askable):
         route: Route,
         kwargs: dict[str, Any],
     ) -> None:
-        super().__init__(turn, index, call, tool)
+        super().__init__(turn, index, call, tool, route)
         self.kwargs = kwargs
-        self.route = route
         self.submitted_in: Context | None = None
         """The context of the submit, for a call that does not start in it."""
         self.claim: Claim | None = None
@@ -61,14 +57,6 @@ class Attempt(Askable):
         self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
 
     # Before the body.
-
-    @property
-    def name(self) -> CallName:
-        """Which call this is, for those who ask who holds a key."""
-        facts, call = self.facts, self._call
-        return CallName(
-            run_id=facts.run_id, turn=facts.number, index=self.index, id=call.id, tool=call.name
-        )
 
     @property
     def waits(self) -> bool:
@@ -112,13 +100,12 @@ class Attempt(Askable):
             place = self.route.place
             if not place.ready:
                 await place.opened()
-            timed = self.tool.timeout is not None or self.tool.idle_timeout is not None
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
             elif self.inner is None:
                 with self.facts.loop.anyio.create_cancel_scope() as self.inner:
-                    await (self._timed(turn) if timed else self._work(turn))
-            elif timed:
+                    await (self._timed(turn) if self.tool.timed else self._work(turn))
+            elif self.tool.timed:
                 await self._timed(turn)
             else:
                 # As `_work`, without its coroutine, which is one in eight that a call has.
@@ -180,14 +167,22 @@ class Attempt(Askable):
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
         """Say that the body begins; returns it."""
+        if self.facts.observed:
+            place = self.route.place.name
+            self.facts.tell_of(CallStarted, self.index, self._call, backend=place)
+        return self.once() if self.tool.retry is None else retried(self, self.tool.retry)
+
+    def once(self) -> Coroutine[Any, Any, Any]:
+        """One attempt at the body."""
         route = self.route
         assert isinstance(route, ToolRoute)  # because the one that is not overrides this
+        kwargs = self.kwargs
+        if self.tries is not None:  # the body before may have changed what it was given
+            kwargs = route.parameters.validate(self.tool.name, self._call.arguments)
         # Handed over: the body has them now, and they are as large as the rest of an attempt.
-        kwargs, self.kwargs = self.kwargs, _HANDED_OVER
+        self.kwargs = _HANDED_OVER
         if (context := route.parameters.context) is not None:
             kwargs[context] = self
-        if self.facts.observed:
-            self.facts.tell_of(CallStarted, self.index, self._call, backend=route.place.name)
         return route.backend.call(self.tool.body, kwargs, self)
 
     # Settling.
@@ -207,6 +202,10 @@ class Attempt(Askable):
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error
+        failures: tuple[Exception, ...] = ()
+        if self.tries is not None and self.tries.failures:
+            failures = tuple(self.tries.failures)
+            self.tries.failures.clear()  # their tracebacks hold this call: a cycle
         leaked = self._holds is not None and self._holds.settle(
             lambda late: self._really_ended(error, late)
         )
@@ -224,6 +223,7 @@ class Attempt(Askable):
             ended_at=now,
             backend=self.route.place.name,
             leaked=leaked,
+            failures=failures,
         )
         self.turn = None
         if self._parking is not None:

@@ -109,6 +109,8 @@ class ToolResult:
     """Where the body ran: "inline", "thread", "process", ...; None if no tool was found."""
     leaked: bool = False
     """Whether a thread of this call was still at work when the call settled."""
+    failures: tuple[Exception, ...] = ()
+    """What its attempts before the last one raised, in order: of a tool with ``retry=``."""
 
     @property
     def ok(self) -> bool:

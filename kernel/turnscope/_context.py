@@ -57,6 +57,11 @@ class CallContext(ABC, Generic[Deps]):
         """
 
     @property
+    def attempt(self) -> int:
+        """Which attempt at the call this is, from 1: for a tool with ``retry=``."""
+        return 1
+
+    @property
     @abstractmethod
     def cancelling(self) -> bool:
         """Whether the call has been asked to end. May be read in any thread."""

@@ -61,14 +61,27 @@ class BudgetExceeded(TurnscopeError):
 class ModelError(TurnscopeError):
     """The model, or the way to it, failed; *status* is the server's, None if none came."""
 
+    failures: tuple[BaseException, ...] = ()
+    """Of the error of a request that was tried again: what its attempts before the last raised."""
+
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        transient: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status: int | None = status
         """The HTTP status."""
         self.retry_after: float | None = retry_after
         """Seconds after which the server wants to be asked again, if it said so."""
+        if transient is None:
+            transient = status is not None and (status in (408, 409, 429) or status >= 500)
+        self.transient: bool = transient
+        """Whether it may pass by itself: by default told from the status. An adapter says True for
+        a connection that failed, and what the server says of it."""
 
 
 class ToolFailed(TurnscopeError):

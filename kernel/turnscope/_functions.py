@@ -39,6 +39,7 @@ def function_of(fn: Callable[..., object]) -> Callable[..., object]:
 
 
 def name_of(fn: Callable[..., object]) -> str:
+    """What *fn* is called, under partials too."""
     while isinstance(fn, partial):
         fn = fn.func
     name: str = getattr(fn, "__name__", type(fn).__name__)
@@ -46,11 +47,13 @@ def name_of(fn: Callable[..., object]) -> str:
 
 
 def place_of(fn: Callable[..., object]) -> str:
+    """The backend for *fn* where none is named."""
     function = function_of(fn)
     is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
     return "inline" if is_async else "thread"
 
 
 def in_class_body(fn: Callable[..., object]) -> bool:
+    """Whether *fn* may become a method: it stands in a class."""
     outer = getattr(fn, "__qualname__", "").rpartition(".")[0]
     return inspect.isfunction(fn) and bool(outer) and not outer.endswith("<locals>")

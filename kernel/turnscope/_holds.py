@@ -57,6 +57,12 @@ class Holds:
             _outstanding += 1
         return Release(self)
 
+    @property
+    def held(self) -> bool:
+        """Whether there are holds that were not let go."""
+        with _lock:
+            return self._count > 0
+
     def settle(self, on_end: Callable[[BaseException | None], object]) -> bool:
         """Say that the call has settled; True if something is still held, that is, leaked.
 

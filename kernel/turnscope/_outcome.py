@@ -57,11 +57,12 @@ _STRANGER: Final = Cause(Status.CANCELLED, "its task was cancelled from outside"
 
 
 def timeout_of(call: View, deadline: float) -> Cause:
-    """The cause when a call's own deadline came: its timeout, or its idle timeout."""
-    tool, started = call.tool, call.started_at or 0.0
-    timeout, idle = tool.timeout, tool.idle_timeout
-    if timeout is not None and (idle is None or deadline >= started + timeout):
-        return Cause(Status.TIMED_OUT, f"its timeout of {timeout:g} s")
+    """The cause when a call's own deadline came: of its timeout, its retries or its silence."""
+    tool, idle = call.tool, call.tool.idle_timeout
+    if idle is None or deadline >= call.timeout_deadline():
+        if tool.timeout == tool.longest:
+            return Cause(Status.TIMED_OUT, f"its timeout of {tool.timeout:g} s")
+        return Cause(Status.TIMED_OUT, f"the end of all attempts, after {tool.longest:g} s")
     return Cause(Status.TIMED_OUT, f"its idle timeout: {idle:g} s without a heartbeat")
 
 
@@ -174,7 +175,10 @@ def _failed(call: Attempt, raised: BaseException) -> Outcome:
             raised, fatal = exc, _keyboard_interrupt(exc)
         else:
             return Outcome(Status.FAILED, cut(call, content), error=raised)
-    return Outcome(Status.FAILED, cut(call, described(raised)), error=raised, fatal=fatal)
+    content = described(raised)
+    if call.tries is not None and call.tries.said:
+        content = f"{content} ({call.tries.said})"
+    return Outcome(Status.FAILED, cut(call, content), error=raised, fatal=fatal)
 
 
 def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:

@@ -16,13 +16,17 @@ from . import _outcome
 from ._agent import RunContext
 from ._assemble import Assembler, Response
 from ._attempt import Attempt
-from ._calls import ToolCall, ToolResult
-from ._errors import ModelError
+from ._calls import Status, ToolCall, ToolResult
+from ._endings import model_error
+from ._errors import BudgetExceeded, ModelError
 from ._places import Route
+from ._retry import Retry, covers
+from ._retrying import retried
 from ._tools import Tool
 from .abc import ModelRequest
 from .events import (
     ModelEvent,
+    ModelRetried,
     ModelStarted,
     ReasoningDelta,
     ReasoningStreamed,
@@ -37,12 +41,12 @@ if TYPE_CHECKING:
 _CALL: Final = ToolCall("", "model_request")
 
 
-@lru_cache(maxsize=1)
-def _tool() -> Tool[..., Any]:
+@lru_cache(maxsize=64)
+def _tool(retry: Retry | None) -> Tool[..., Any]:
     # Late, as all that needs a schema: pydantic takes as long to import as all the rest.
     async def model_request() -> None: ...
 
-    return Tool(model_request)
+    return Tool(model_request, read_only=True, retry=retry)
 
 
 async def _said(
@@ -63,28 +67,43 @@ async def _said(
 class Request(Attempt):
     """The request of one turn; what it came to is in ``response``, if it came to an end."""
 
-    __slots__ = ("_conductor", "response")
+    __slots__ = ("_asking", "_conductor", "response")
 
     def __init__(self, turn: Supervisor, conductor: Conductor, route: Route) -> None:
-        super().__init__(turn, -1, _CALL, _tool(), route, {})
+        super().__init__(turn, -1, _CALL, _tool(conductor.agent.retry), route, {})
         self._conductor = conductor
+        self._asking: ModelRequest | None = None
+        """What is sent, with each attempt the same."""
         self.response: Response | None = None
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, str]:
         if self.facts.observed:
             self.facts.tell(ModelStarted(**self.facts.event()))
-        return self._read()
+        retry = self.tool.retry
+        return self.once() if retry is None else retried(self, retry)
 
-    async def _read(self) -> str:
+    async def once(self) -> str:
+        """One attempt: one stream, read to its end."""
         conductor = self._conductor
+        if self._asking is None:
+            self._asking = await self._asked()
         assembler = Assembler()
-        async with conductor.model.stream(await self._asked()) as events:
-            async for event in events:
-                assembler.feed(event)
-                if self.facts.observed:
-                    self._show(event)
-        self.response = assembler.finish(conductor.history.knows)
+        try:
+            async with conductor.model.stream(self._asking) as events:
+                async for event in events:
+                    assembler.feed(event)
+                    if self.facts.observed:
+                        self._show(event)
+            response = assembler.finish(conductor.history.knows)
+        except BaseException:
+            self._failed(assembler)
+            raise
+        self.response = response
         return ""  # as a result: the response goes another way
+
+    def _failed(self, assembler: Assembler) -> None:
+        """Told that a stream has failed, or was interrupted: what it has brought is void."""
+        self._conductor.ledger.add(assembler.usage)
 
     async def _asked(self) -> ModelRequest:
         conductor, facts = self._conductor, self.facts
@@ -112,10 +131,43 @@ class Request(Attempt):
         elif isinstance(event, ReasoningDelta) and event.text:
             self.facts.tell(ReasoningStreamed(text=event.text, **self.facts.event()))
 
+    def covered(self, retry: Retry, failure: Exception) -> bool:
+        if self._asking is None:  # the instructions failed, and nothing was sent
+            return False
+        return covers(retry, failure, of_model=True)
+
+    def spent(self) -> BudgetExceeded | None:
+        return self._conductor.ledger.overspent()
+
+    def tell_retry(self, attempt: int, error: Exception, delay: float) -> None:
+        if self.facts.observed:
+            event = self.facts.event()
+            self.facts.tell(ModelRetried(attempt=attempt, error=error, delay=delay, **event))
+
     def _progress(self, value: object) -> None:
         """Told nobody: a request is no call, and in no event of one."""
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
+        error = outcome.error
+        if self.tool.retry is not None and self.response is None and not turn.is_asked():
+            error = self._last_error(error, result)
         # The response first, whose calls keep the turn open.
-        self._conductor.answered(turn, self.response, outcome.error)
+        self._conductor.answered(turn, self.response, error)
         turn.released(self, fatal=outcome.fatal)
+
+    def _last_error(self, error: BaseException | None, result: ToolResult) -> BaseException:
+        """What the run raises: the last failure, with those before it and why it was the last."""
+        failures: list[BaseException] = [*result.failures]
+        note = "" if self.tries is None or not self.tries.said else f"it was {self.tries.said}"
+        if result.status is Status.TIMED_OUT and error is not None:
+            # By the total, since the turn was not asked.
+            note = f"the {self.tool.longest:g} s for all attempts were up in attempt {self.attempt}"
+            late = error
+            error = failures.pop() if failures else ModelError(f"the model did not answer: {note}")
+            failures.append(late)
+        raised = model_error(error)
+        if isinstance(raised, ModelError):
+            raised.failures = tuple(each for each in failures if each is not raised)
+            if note:
+                raised.add_note(note)
+        return raised

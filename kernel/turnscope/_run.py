@@ -22,7 +22,7 @@ from ._errors import RunCancelled
 from ._feed import Feed
 from ._history import History
 from ._messages import Usage
-from .events import FinishReason, RunEvent, TextStreamed
+from .events import FinishReason, ModelRetried, RunEvent, TextStreamed, TurnFinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,9 @@ class Run(Generic[Output]):
     def text(self) -> AsyncIterator[str]:
         """The text of the run's answers, as it comes; raises what ``async for`` over the run does.
 
-        It reads the run's events, and drops the others. To stop reading ends nothing.
+        It reads the run's events, and drops the others. To stop reading ends nothing. If an answer
+        is cut off and asked for again, its text comes anew after an empty line: who can take back
+        what was shown reads the events, and does so at `turnscope.events.ModelRetried`.
         """
         return _Text(self, self.run_id)
 
@@ -188,14 +190,24 @@ class _Text(AsyncIterator[str]):
     No generator: one that is left half-way wants to be closed, and trio warns if it is not.
     """
 
-    __slots__ = ("_run", "_run_id")
+    __slots__ = ("_begun", "_run", "_run_id")
 
     def __init__(self, run: Run[Any], run_id: str) -> None:
         self._run = run
         self._run_id = run_id
+        self._begun = False
+        """Whether there was text of this turn's answer."""
 
     async def __anext__(self) -> str:
         while True:
             event = await self._run.__anext__()
-            if isinstance(event, TextStreamed) and event.run_id == self._run_id:
+            if event.run_id != self._run_id:
+                continue
+            if isinstance(event, TextStreamed):
+                self._begun = True
                 return event.text
+            if isinstance(event, ModelRetried) and self._begun:
+                self._begun = False
+                return "\n\n"
+            if isinstance(event, TurnFinished):
+                self._begun = False

@@ -8,6 +8,7 @@ to import as all the rest. Above: the turn. Below: `_context`, `_schema`.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -27,6 +28,7 @@ from typing import (
 from ._context import CallContext
 from ._functions import body_of, function_of, in_class_body, name_of, place_of
 from ._keys import Declared, Keys, declared
+from ._retry import Retry, check_retry
 
 if TYPE_CHECKING:
     from ._schema import Parameters
@@ -50,7 +52,8 @@ class Tool(Generic[P, R_co]):
 
     Raises TypeError for a function that no model can call (``*args``, ``**kwargs``,
     positional-only parameters, types without a JSON schema), naming the parameter and what to do;
-    ValueError for a bad name, timeout or schema, and for keys made of a parameter that it lacks.
+    ValueError for a bad name, timeout or schema, for keys made of a parameter that it lacks, and
+    for a retry of what may not be done twice.
     """
 
     __slots__ = (
@@ -72,10 +75,13 @@ class Tool(Generic[P, R_co]):
         "idempotent",
         "idle_timeout",
         "limit",
+        "longest",
         "name",
         "on_error",
         "read_only",
         "reads",
+        "retry",
+        "timed",
         "timeout",
         "writes",
     )
@@ -98,6 +104,7 @@ class Tool(Generic[P, R_co]):
         reads: Keys = (),
         writes: Keys = (),
         exclusive: bool = False,
+        retry: Retry | None = None,
     ) -> None:
         if isinstance(fn, Tool):
             raise TypeError(f"{fn.name!r} is a Tool already; give its options to the first @tool")
@@ -128,6 +135,7 @@ class Tool(Generic[P, R_co]):
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
                 "progress, or return a list"
             )
+        check_retry(self.name, retry, safe=read_only or idempotent)
         self.description: str = description_of(fn) if description is None else description
         self.backend: str = place_of(fn) if backend == "auto" else backend
         self.timeout: float | None = timeout
@@ -142,6 +150,11 @@ class Tool(Generic[P, R_co]):
         self.exclusive: bool = exclusive
         self._declared: Declared | None = declared(self.name, reads, writes)
         self._keys: Declared | None = None
+        self.retry: Retry | None = retry
+        total = None if retry is None else retry.total
+        self.longest: float = min(timeout or math.inf, total or math.inf)
+        """Seconds that a call may take, by its timeout or by its retries' total."""
+        self.timed: bool = idle_timeout is not None or self.longest != math.inf
         self._yields = inspect.isasyncgenfunction(function_of(fn))
         self.body: Callable[..., Any] = body_of(fn, yields=self._yields)
         self._schema = schema
@@ -233,6 +246,7 @@ def tool(
     reads: Keys = (),
     writes: Keys = (),
     exclusive: bool = False,
+    retry: Retry | None = None,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a function, bare (``@tool``) or with options (``@tool(timeout=5)``).
@@ -242,7 +256,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         texts go into the schema (Google, NumPy and reST styles).
     backend: where calls run: "inline" (in the event loop), "thread", "process", or the name of a
         backend of your own; "auto" is inline for ``async def`` and thread for ``def``.
-    timeout: seconds from the start of the body until it is interrupted.
+    timeout: seconds from the start of the body until it is interrupted, all attempts included.
     idle_timeout: seconds without ``heartbeat()`` or ``progress()`` until it is interrupted.
     limit: a group of ``Limits(groups=...)`` in which its calls count.
     read_only, idempotent, destructive: what a call does to the world, as MCP hints it.
@@ -256,6 +270,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         before it speaks of a file, path, dir, directory or folder; in other values ``/`` is
         escaped. ``{name:path}`` and ``{name:text}`` say which it is.
     exclusive: whether a call runs alone in its turn.
+    retry: what to do again when it fails, for a tool that is read_only or idempotent.
 
     Raises what `Tool` raises.
     """

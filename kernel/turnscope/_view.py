@@ -15,6 +15,7 @@ from anyio import CancelScope, sleep
 from ._calls import ToolCall
 from ._context import CallContext
 from ._holds import Holds, Release, post
+from ._statistics import CallName
 from .events import CallProgress
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class View(CallContext[Any]):
         return self.facts.run_id
 
     @property
+    def name(self) -> CallName:
+        """Which call this is, for those who ask who holds a key."""
+        facts, call = self.facts, self._call
+        return CallName(
+            run_id=facts.run_id, turn=facts.number, index=self.index, id=call.id, tool=call.name
+        )
+
+    @property
     def deadline(self) -> float:
         return min(self.own_deadline(), self.facts.deadline)
 
@@ -93,8 +102,18 @@ class View(CallContext[Any]):
         # Dated here and now: an event loop that is held up would hear of it too late. And by the
         # same clock it may be too late already, whether or not that loop has seen so.
         idle = self.tool.idle_timeout
-        if idle is not None and (now := self.facts.loop.clock()) < self._heard + idle:
+        if idle is not None and self._heard < (now := self.facts.loop.clock()) < self._heard + idle:
             self._heard = now
+
+    def suspend(self) -> None:
+        """No body is at work, until `resume`: its silence does not count."""
+        if self.tool.idle_timeout is not None:
+            self._heard = math.inf
+
+    def resume(self) -> None:
+        """A body is about to begin."""
+        if self.tool.idle_timeout is not None:
+            self._heard = self.facts.loop.clock()
 
     def hold(self) -> Release:
         if self._holds is None:
@@ -102,9 +121,9 @@ class View(CallContext[Any]):
         return self._holds.take()
 
     def timeout_deadline(self) -> float:
-        """When the call's timeout, which no heartbeat puts off, interrupts it."""
-        timeout, started = self.tool.timeout, self.started_at
-        return math.inf if timeout is None or started is None else started + timeout
+        """When the call's timeout, or its retries' total, interrupts it, whatever is heard."""
+        started = self.started_at
+        return math.inf if started is None else started + self.tool.longest
 
     def own_deadline(self) -> float:
         """When the call's own timeouts interrupt it, if nothing is heard of it from now on."""
@@ -139,7 +158,7 @@ class View(CallContext[Any]):
             left = self._heard + idle - clock()
             if left <= 0:
                 break
-            await sleep(left)
+            await sleep(min(left, idle))  # infinite, while the call is suspended
         own.deadline = self.own_deadline()
         own.cancel()
 

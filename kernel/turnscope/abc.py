@@ -66,7 +66,9 @@ class Model(Protocol):
 
         When the run is to end, *one* cancellation is raised in here, at an await; what is awaited
         after that may take until the kernel's grace is over. Raises `turnscope.ModelError` with the
-        server's status and words; any other exception reaches the user as the cause of one.
+        server's status and words, and with ``transient=True`` for what may pass by itself, as a
+        connection that broke: the same request then comes again, by the `turnscope.Retry` of the
+        agent. Any other exception reaches the user as the cause of one.
         """
         ...
 

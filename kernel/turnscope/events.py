@@ -4,8 +4,10 @@ Two unions, and no name is in both. A `ModelEvent` is what a model adapter yield
 response; a `RunEvent` is what observers and the readers of a run are told. Every RunEvent says
 whose it is (``run_id``, ``parents``, ``turn``) and when (``time``, seconds on the event loop's
 clock). The events of one call come in order: ready < started < progress* < settled; those of one
-turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. Both unions may grow:
-keep a ``case _``.
+turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. What fails and is tried
+again is no other call and no other turn: between `ModelStarted` and `ModelAnswered` each
+`ModelRetried`, and among the progress of a call each `CallRetried`. Both unions may grow: keep a
+``case _``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ __all__ = [
     "CallEvent",
     "CallProgress",
     "CallReady",
+    "CallRetried",
     "CallSealed",
     "CallSettled",
     "CallStarted",
@@ -29,6 +32,7 @@ __all__ = [
     "ModelAnswered",
     "ModelEvent",
     "ModelFinished",
+    "ModelRetried",
     "ModelStarted",
     "ReasoningDelta",
     "ReasoningStreamed",
@@ -139,6 +143,23 @@ class ReasoningStreamed(TurnEvent):
 
 
 @attrs.frozen(kw_only=True)
+class ModelRetried(TurnEvent):
+    """A request failed, and is to be sent again: the text of the turn so far is void.
+
+    Who shows text takes back what came since `ModelStarted`, or since the `ModelRetried` before
+    this one; the answer comes anew, and may be another. If the run ends while it waits, it is not
+    sent again.
+    """
+
+    attempt: int
+    """Which attempt has failed, from 1."""
+    error: Exception
+    """What it raised."""
+    delay: float
+    """Seconds until it is sent again, or queues for ``Limits(model_requests=...)``."""
+
+
+@attrs.frozen(kw_only=True)
 class ModelAnswered(TurnEvent):
     """The response is complete; its calls come next."""
 
@@ -178,6 +199,18 @@ class CallProgress(CallEvent):
 
 
 @attrs.frozen(kw_only=True)
+class CallRetried(CallEvent):
+    """A body failed, and the call is to be tried again; if it ends while it waits, it is not."""
+
+    attempt: int
+    """Which attempt has failed, from 1."""
+    error: Exception
+    """What it raised."""
+    delay: float
+    """Seconds until it is tried again, or queues for its slots."""
+
+
+@attrs.frozen(kw_only=True)
 class CallSettled(CallEvent):
     """A call came to its one result."""
 
@@ -209,10 +242,12 @@ RunEvent: TypeAlias = (
     | ModelStarted
     | TextStreamed
     | ReasoningStreamed
+    | ModelRetried
     | ModelAnswered
     | CallReady
     | CallStarted
     | CallProgress
+    | CallRetried
     | CallSettled
     | TurnFinished
     | RunFinished

@@ -63,7 +63,8 @@ echo = ScriptedModel(
     lambda r: f"{len(r.history)} {r.instructions} {[tool.name for tool in r.tools]}"
 )
 fails_first = ScriptedModel([ModelError("HTTP 401: who are you?", status=401)])
-fails_later = ScriptedModel([[ADD], ModelError("it is too much", status=429, retry_after=7.5)])
+too_much = ModelError("it is too much", status=429, retry_after=7.5, transient=False)
+fails_later = ScriptedModel([[ADD], too_much])
 fails_within = ScriptedModel([Stream([(0, TextDelta("It i")), (0, OSError("no\\nwire"))])])
 hangs = ScriptedModel([[ADD, ToolCall("c2", "wait", {})]])
 without_end = ScriptedModel(lambda _: [ADD], usage=Usage(input_tokens=60))

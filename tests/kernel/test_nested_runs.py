@@ -434,10 +434,10 @@ async def test_how_a_run_in_a_model_ended_is_not_how_the_run_of_the_model_ended(
 
 async def test_what_a_nested_run_raises_is_a_failure_of_its_call() -> None:
     async with a_kernel() as kernel:
-        agent = asking(an_agent(ModelError("overloaded", status=503)))
+        agent = asking(an_agent(ModelError("overloaded", status=503), retry=None))
         result = await kernel.run(agent, "go")
         assert result.output == "ModelError: overloaded"
-        inner = an_agent(ModelError("overloaded", status=503))
+        inner = an_agent(ModelError("overloaded", status=503), retry=None)
         agent = an_agent(
             asks("inner", prompt="x"), tools=[inner.as_tool("inner", "", on_error="raise")]
         )

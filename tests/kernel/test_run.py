@@ -688,7 +688,7 @@ async def test_a_model_error_arrives_as_it_was_raised() -> None:
     error = ModelError("too many requests", status=429, retry_after=3)
     async with a_kernel() as kernel:
         with pytest.raises(ModelError) as caught:
-            await kernel.run(an_agent(error), "go")
+            await kernel.run(an_agent(error, retry=None), "go")
     assert caught.value is error
     assert (error.status, error.retry_after) == (429, 3)
     assert error.history is not None and len(error.history) == 1

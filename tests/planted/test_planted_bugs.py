@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from . import bugs_of_order, bugs_of_runs  # noqa: F401 because importing them registers their bugs
+from . import bugs_of_order, bugs_of_retries, bugs_of_runs  # noqa: F401 because importing them registers their bugs
 from .bugs import BUGS, Bug
 
 

@@ -13,6 +13,7 @@ from turnscope.testing import check_results
 from .generate import foretold, plans, share
 from .machine import Machine, run
 from .plans import Plan
+from .retries import Trials, performed, trials
 
 
 def settles_once(plan: Plan, loop: Loop) -> Machine:
@@ -48,3 +49,29 @@ def test_every_call_settles_exactly_once_under_native_cancels(plan: Plan) -> Non
 @given(plan=plans(limits=(None, "db", "web"), calls=6, patient=0))
 def test_calls_that_wait_for_a_limiter_settle_exactly_once(virtual_loop: Loop, plan: Plan) -> None:
     settles_once(plan, virtual_loop)
+
+
+# What is tried again.
+
+
+def tried_again_settles_once(plan: Trials, loop: Loop) -> None:
+    did = performed(plan, loop)
+    assert len(did.results) == len(plan.calls)
+    began = Counter(index for index, _, _ in did.attempts)
+    for index, (call, result) in enumerate(zip(plan.calls, did.results, strict=True)):
+        assert result.call.id == f"c{index}"
+        assert did.retried[index] == len(result.failures), "an event for each failure"
+        most = len(call.spans) if call.safe else 1
+        assert began[index] <= most, f"{began[index]} attempts of {most}"
+        assert began[index] <= call.fails + 1, "tried again though it had succeeded"
+        assert began[index] in (len(result.failures), len(result.failures) + 1)
+        if result.ok:
+            assert result.value == began[index] == call.fails + 1
+        if began[index] == 0:
+            assert result.status == "not_started"
+        assert "interrupt" not in str(result.failures), "what an interrupt caused is no failure"
+
+
+@given(plan=trials(ends=True))
+def test_a_call_that_is_tried_again_settles_once(plan: Trials, virtual_loop: Loop) -> None:
+    tried_again_settles_once(plan, virtual_loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Loop
-from turnscope import History
+from turnscope import AssistantMessage, History, ModelError, RunCancelled
 from turnscope._assemble import Assembler
 from turnscope.events import ModelAnswered
 
@@ -17,6 +18,7 @@ from .foretell import foretell
 from .generate import share
 from .generate_talks import BAD, ENDS, IDS, NOBODY, TEXTS, chats
 from .provider import accepted, is_object
+from .retries import Talks, retried_talks, talked
 from .talker import Ending, Talker, perform, pieces_of
 from .talks import Answer, Ask, Chat
 
@@ -180,3 +182,37 @@ def same_however_it_is_cut(split: tuple[Answer, int, int], loop: Loop | None = N
 @given(split=SPLITS)
 def test_a_response_is_the_same_however_its_stream_is_cut(split: tuple[Answer, int, int]) -> None:
     same_however_it_is_cut(split)
+
+
+# What is sent again.
+
+
+def histories_know_nothing_of_failed_attempts(plan: Talks, loop: Loop) -> None:
+    did = talked(plan, loop)
+    accepted(did.history.to_json())
+    answers = [each for each in did.history if isinstance(each, AssistantMessage)]
+    # By the script: failures in a row, up to as many as there may be, and the answer after them.
+    turns, row, requests, fails = 0, 0, 0, False
+    for reply in plan.replies:
+        requests += 1
+        row = row + 1 if reply.fails else 0
+        turns += not reply.fails
+        fails = row == plan.attempts
+        if fails or (not reply.fails and not reply.calls):
+            break
+    if plan.cancel == math.inf or not isinstance(did.error, RunCancelled):
+        assert len(answers) == turns, "a failed attempt is no turn"
+        assert did.requests == requests
+        assert isinstance(did.error, ModelError) == fails
+        assert did.retried == requests - turns - fails
+        assert fails or did.turns == turns
+    else:
+        # Of calls that were asked to end nothing has to clean up.
+        assert did.ended == plan.cancel
+        assert did.requests <= requests
+        assert len(answers) <= turns
+
+
+@given(plan=retried_talks())
+def test_failed_attempts_leave_nothing_in_the_history(plan: Talks, virtual_loop: Loop) -> None:
+    histories_know_nothing_of_failed_attempts(plan, virtual_loop)

@@ -16,6 +16,7 @@ from .generate import foretold, plans, share, shields_itself
 from .generate_talks import ENDS, chats
 from .machine import Machine, run
 from .plans import Plan, every_call
+from .retries import Trials, performed, trials
 from .story import assert_same
 from .talker import Talker, perform
 from .talks import Answer, Ask, Chat, Hit, How, Talk
@@ -198,3 +199,26 @@ def test_a_cancel_in_the_step_of_any_event_ends_a_tree_of_runs(
 
 def test_a_native_cancel_in_the_step_of_any_event_ends_a_tree_of_runs() -> None:
     ends_at_any_event("native", Loop("asyncio", virtual=True))
+
+
+# What is tried again.
+
+
+def a_wait_ends_at_once(plan: Trials, loop: Loop) -> None:
+    """A call ends at the ask, its timeout or its total, or as soon after as its body is clean."""
+    did = performed(plan, loop)
+    asked = min(plan.cancel, plan.deadline)
+    for index, call in enumerate(plan.calls):
+        attempts = [each for each in did.attempts if each[0] == index]
+        own = min(call.timeout, call.total if call.safe else math.inf)
+        end = min(asked, attempts[0][1] + own) if attempts else asked
+        assert all(begin < end for _, begin, _ in attempts), "it began after its end"
+        at_work = any(begin < end < over for _, begin, over in attempts)
+        bound = end + (call.cleanup if at_work else 0)
+        assert did.settled[index] <= bound, f"call {index} settled at {did.settled[index]}"
+    assert did.left <= max(asked + 2.0, *did.settled)
+
+
+@given(plan=trials(ends=True))
+def test_a_cancel_ends_a_wait_for_another_attempt_at_once(plan: Trials, virtual_loop: Loop) -> None:
+    a_wait_ends_at_once(plan, virtual_loop)

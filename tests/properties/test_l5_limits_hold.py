@@ -23,6 +23,7 @@ from .generate import QUIET, plans, share
 from .generate_talks import ENDS, chats
 from .machine import Machine, run
 from .plans import Pause, Plan, Sleep, Submit
+from .retries import Trials, foretold, performed, trials
 from .talker import perform
 from .talks import Chat
 from .threads import Batch, batches, run_batch
@@ -202,3 +203,23 @@ def test_no_limiter_is_exceeded_by_runs_that_are_ended(virtual_loop: Loop, chat:
 @given(chat=chats(budget=8, nest=6, fails=1, odd=1))
 def test_a_run_spends_the_budget_of_those_above_it(virtual_loop: Loop, chat: Chat) -> None:
     budgets_hold(chat, virtual_loop)
+
+
+# What is tried again.
+
+
+def waits_hold_no_slot(plan: Trials, loop: Loop) -> None:
+    """Each attempt begins and ends as foretold: who waits lends its slot, and comes back last."""
+    did = performed(plan, loop)
+    assert did.most <= plan.slots
+    assert sorted(did.attempts) == sorted(foretold(plan))
+
+
+@given(plan=trials())
+def test_who_waits_for_another_attempt_holds_no_slot(plan: Trials, virtual_loop: Loop) -> None:
+    waits_hold_no_slot(plan, virtual_loop)
+
+
+@given(plan=trials(ends=True))
+def test_limits_hold_for_what_is_tried_again(plan: Trials, virtual_loop: Loop) -> None:
+    assert performed(plan, virtual_loop).most <= plan.slots
