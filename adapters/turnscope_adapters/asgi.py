@@ -123,6 +123,7 @@ class SSE(_Response):
         call_ready      index, id, name
         call_started    index, id, name
         call_settled    index, id, name, status
+        call_discarded  index, id, name, reason
         turn_finished   statuses
         run_finished    output, usage
         run_failed      error: the name of the exception's class

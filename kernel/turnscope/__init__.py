@@ -4,6 +4,7 @@ The layers, from the top; a file imports from those below it only:
 
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
     _run _conductor _feed         Run, the face in the caller's task; its loop; its events
+    _early                        calls that start while the model still streams
     _endings                      what a turn of a run leaves
     _request _assemble _models    one model request; its events as whole calls; which model
     _agent _budget                who answers, with what, for how much

@@ -37,6 +37,9 @@ class Attempt(Askable):
         "ticket",
     )
 
+    provisional = False
+    """Whether it may yet be withdrawn, by itself: one that started early, until it counts."""
+
     def __init__(
         self,
         turn: Supervisor,
@@ -75,10 +78,13 @@ class Attempt(Askable):
             place = self.route.place
             if not place.ready:
                 await place.opened()
-            timed = self.tool.timeout is not None or self.tool.idle_timeout is not None
+            tool = self.tool
+            timed = self.provisional or tool.timeout is not None or tool.idle_timeout is not None
             work = self._timed if timed else self._work
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
+            elif self.withdrawn is not None:
+                self.settle_unstarted(NotStarted(self.withdrawn.reason))
             elif self.inner is None:
                 with self.facts.loop.anyio.create_cancel_scope() as self.inner:
                     await work(turn)
@@ -90,8 +96,7 @@ class Attempt(Askable):
             if self.dropped or isinstance(exc, GeneratorExit):
                 raise
             # By the result, not by `self.turn`: Ctrl-C may have landed in `_settle`.
-            unsettled = self.turn if self.index < 0 else turn.results[self.index] is None
-            if unsettled:
+            if self.is_unsettled(turn):
                 self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
             elif isinstance(exc, KeyboardInterrupt):
                 turn.stop(exc)
@@ -135,6 +140,10 @@ class Attempt(Askable):
         return route.backend.call(self.tool.body, self.kwargs, self)
 
     # Settling.
+
+    def is_unsettled(self, turn: Supervisor) -> bool:
+        """Whether *turn* has no result of it yet."""
+        return turn.results[self.index] is None
 
     def settle_unstarted(self, reason: NotStarted) -> None:
         """Settle a call whose body never began. In one step."""

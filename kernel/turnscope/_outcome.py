@@ -57,7 +57,12 @@ _STRANGER: Final = Cause(Status.CANCELLED, "its task was cancelled from outside"
 
 
 def timeout_of(call: View, deadline: float) -> Cause:
-    """The cause when a call's own deadline came: its timeout, or its idle timeout."""
+    """The cause when a call's own deadline came: its timeout, or its idle timeout.
+
+    Or that it was withdrawn, which is done by this deadline too.
+    """
+    if call.withdrawn is not None:
+        return call.withdrawn
     tool, started = call.tool, call.started_at or 0.0
     timeout, idle = tool.timeout, tool.idle_timeout
     if timeout is not None and (idle is None or deadline >= started + timeout):
@@ -106,7 +111,7 @@ def of_body(
 def without_body(call: Attempt, turn: Supervisor, raised: BaseException) -> Outcome:
     """Name what kept a call from its body, or from settling after it."""
     if isinstance(raised, call.facts.loop.cancelled):
-        cause = turn.cause if turn.is_asked() else _STRANGER
+        cause = turn.cause if turn.is_asked() else call.withdrawn or _STRANGER
         if call.started_at is not None:
             own = cause.error(call.tool.name)
             return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)

@@ -22,6 +22,7 @@ from ._places import Route
 from ._tools import Tool
 from .abc import ModelRequest
 from .events import (
+    CallSealed,
     ModelEvent,
     ModelStarted,
     ReasoningDelta,
@@ -77,12 +78,16 @@ class Request(Attempt):
 
     async def _read(self) -> str:
         conductor = self._conductor
-        assembler = Assembler()
+        assembler, early = Assembler(), conductor.early
+        if early is not None:
+            early.begin()
         async with conductor.model.stream(await self._asked()) as events:
             async for event in events:
                 assembler.feed(event)
                 if self.facts.observed:
                     self._show(event)
+                if early is not None and isinstance(event, CallSealed):
+                    early.sealed(assembler, conductor.history.knows)
         self.response = assembler.finish(conductor.history.knows)
         return ""  # as a result: the response goes another way
 
@@ -114,6 +119,9 @@ class Request(Attempt):
 
     def _progress(self, value: object) -> None:
         """Told nobody: a request is no call, and in no event of one."""
+
+    def is_unsettled(self, turn: Supervisor) -> bool:
+        return self.turn is not None
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
         # The response first, whose calls keep the turn open.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from anyio import Event
@@ -27,6 +27,8 @@ from .abc import Backend
 if TYPE_CHECKING:
     from ._supervisor import Supervisor
 
+A = TypeVar("A", bound=Attempt)
+
 
 class Routes:
     """The places and limiters of one kernel."""
@@ -40,7 +42,7 @@ class Routes:
             "process": Limiter("processes", limits.processes),
         }
         self._groups = {name: Limiter(name, n) for name, n in limits.groups.items()}
-        self._last: tuple[object, Offer] = (None, Offer({}, {}))
+        self._last: tuple[object, Offer] = (None, Offer({}, {}, False))
 
     def offer(
         self,
@@ -74,7 +76,8 @@ class Routes:
         for tool in map(as_tool, tools):
             if named.setdefault(tool.name, tool) is not tool:
                 raise ValueError(f"two tools are named {tool.name!r}: give one of them name=...")
-        return Offer(named, {name: self._route(tool, cap) for name, tool in named.items()})
+        routes = {name: self._route(tool, cap) for name, tool in named.items()}
+        return Offer(named, routes, any(tool.early for tool in named.values()))
 
     def _route(self, tool: Tool[..., Any], cap: Limiter | None) -> ToolRoute:
         place = self._places.find(tool.backend)
@@ -119,25 +122,32 @@ class Offer:
 
     tools: Mapping[str, Tool[..., Any]]
     routes: Mapping[str, ToolRoute]
+    early: bool
+    """Whether calls of any of the tools start while the model still streams."""
 
     def submit(self, inside: Supervisor, call: ToolCall) -> int:
         """Make an attempt of *call*, or its refusal; returns its index. Never raises."""
         index = inside.ready(call)
-        tool = self.tools.get(call.name)
         if inside.is_asked():
             self.refuse(inside, index, call, Status.NOT_STARTED, inside.not_started())
-        elif tool is None:
-            self.refuse(inside, index, call, Status.INVALID, UnknownTool(call.name, self.tools))
         else:
             try:
-                route = self.routes[tool.name]
-                kwargs = route.parameters.validate(tool.name, call.arguments)
-            except InvalidArguments as exc:
+                attempt = self.attempt(Attempt, inside, index, call)
+            except (InvalidArguments, UnknownTool) as exc:
                 # Without its traceback, in which this frame holds what holds the result: a cycle.
                 self.refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
             else:
-                inside.take(Attempt(inside, index, call, tool, route, kwargs))
+                inside.take(attempt)
         return index
+
+    def attempt(self, make: Callable[..., A], inside: Supervisor, index: int, call: ToolCall) -> A:
+        """*make* an attempt of *call*; raises InvalidArguments or UnknownTool."""
+        tool = self.tools.get(call.name)
+        if tool is None:
+            raise UnknownTool(call.name, self.tools)
+        route = self.routes[tool.name]
+        kwargs = route.parameters.validate(tool.name, call.arguments)
+        return make(inside, index, call, tool, route, kwargs)
 
     def refuse(
         self,

@@ -80,6 +80,14 @@ class Supervisor(Asking):
         us of the 90 of a turn. If it has to wait for its limiters, it gets one all the same.
         """
         self._unsettled.add(attempt)
+        self.let_go(attempt, leads=leads)
+
+    def hold(self, attempt: Attempt) -> None:
+        """Take a call in, and keep it until `let_go`: it has its place from here."""
+        self._unsettled.add(attempt)
+
+    def let_go(self, attempt: Attempt, *, leads: bool = False) -> None:
+        """Have a call that was taken in start, at once or when its limiters let it."""
         try:
             admitted = attempt.ticket.advance()
         except LimiterLeaked as exc:

@@ -36,8 +36,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 OnError: TypeAlias = Literal["result", "raise"] | Callable[[Exception], str]
 
-# What the providers accept as the name of a function.
-_NAME: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,128}")
+_NAME: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,128}")  # of a function, as providers accept it
 
 
 class Tool(Generic[P, R_co]):
@@ -64,6 +63,7 @@ class Tool(Generic[P, R_co]):
         "body",
         "description",
         "destructive",
+        "early",
         "fn",
         "idempotent",
         "idle_timeout",
@@ -88,6 +88,7 @@ class Tool(Generic[P, R_co]):
         read_only: bool = False,
         idempotent: bool = False,
         destructive: bool = False,
+        early: bool | None = None,
         on_error: OnError = "result",
     ) -> None:
         if isinstance(fn, Tool):
@@ -119,6 +120,11 @@ class Tool(Generic[P, R_co]):
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
                 "progress, or return a list"
             )
+        if early and not (read_only or idempotent):
+            raise ValueError(
+                f"tool {self.name!r}: early=True starts calls that may come to count for nothing; "
+                "say that this does no harm, by read_only=True or idempotent=True, or drop it"
+            )
         self.description: str = description_of(fn) if description is None else description
         self.backend: str = _place_of(fn) if backend == "auto" else backend
         self.timeout: float | None = timeout
@@ -127,6 +133,7 @@ class Tool(Generic[P, R_co]):
         self.read_only: bool = read_only
         self.idempotent: bool = idempotent
         self.destructive: bool = destructive
+        self.early: bool = read_only if early is None else early
         self.on_error: OnError = on_error
         self._yields = inspect.isasyncgenfunction(_function(fn))
         self.body: Callable[..., Any] = _body_of(fn, yields=self._yields)
@@ -219,8 +226,7 @@ def _function(fn: Callable[..., object]) -> Callable[..., object]:
 def _name_of(fn: Callable[..., object]) -> str:
     while isinstance(fn, partial):
         fn = fn.func
-    name: str = getattr(fn, "__name__", type(fn).__name__)
-    return name
+    return str(getattr(fn, "__name__", type(fn).__name__))
 
 
 def _place_of(fn: Callable[..., object]) -> str:
@@ -248,6 +254,7 @@ def tool(
     read_only: bool = False,
     idempotent: bool = False,
     destructive: bool = False,
+    early: bool | None = None,
     on_error: OnError = "result",
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -262,6 +269,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     idle_timeout: seconds without ``heartbeat()`` or ``progress()`` until it is interrupted.
     limit: a group of ``Limits(groups=...)`` in which its calls count.
     read_only, idempotent, destructive: what a call does to the world, as MCP hints it.
+    early: whether calls start while the model still streams; by default those of read_only tools.
     on_error: "result" tells the model of an exception and lets the turn go on; "raise" ends the
         turn with it; a function of the exception gives the text that the model reads.
 

@@ -3,9 +3,10 @@
 Two unions, and no name is in both. A `ModelEvent` is what a model adapter yields while it reads a
 response; a `RunEvent` is what observers and the readers of a run are told. Every RunEvent says
 whose it is (``run_id``, ``parents``, ``turn``) and when (``time``, seconds on the event loop's
-clock). The events of one call come in order: ready < started < progress* < settled; those of one
-turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. Both unions may grow:
-keep a ``case _``.
+clock). The events of one call come in order: ready < started < progress* < settled < discarded;
+those of one turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. Calls that
+start early come, and may settle, among the text: if the response then fails or is refused, they are
+`CallDiscarded`. Both unions may grow: keep a ``case _``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ._messages import AssistantMessage, Usage
 
 __all__ = [
     "CallDelta",
+    "CallDiscarded",
     "CallEvent",
     "CallProgress",
     "CallReady",
@@ -70,7 +72,8 @@ class CallDelta:
     """More of a call: the first one of an *index* names it, all of them bring arguments."""
 
     index: int
-    """Which call of the response: calls are in call order by it. It need not be without gaps."""
+    """Which call of the response: calls are in call order by it. It need not be without gaps, but a
+    call begins before any that comes after it in call order is sealed."""
     id: str | None = None
     """The server's id; None or "" where it gave none. The first counts."""
     name: str | None = None
@@ -81,7 +84,10 @@ class CallDelta:
 
 @attrs.frozen
 class CallSealed:
-    """The arguments of a call are complete: the protocol said so, or went on to the next."""
+    """The arguments of a call are complete: the protocol said so, or went on to the next.
+
+    Never because what has come happens to be JSON: calls of some tools start at their seal.
+    """
 
     index: int
 
@@ -140,7 +146,7 @@ class ReasoningStreamed(TurnEvent):
 
 @attrs.frozen(kw_only=True)
 class ModelAnswered(TurnEvent):
-    """The response is complete; its calls come next."""
+    """The response is complete; its calls come next, but for those that have started early."""
 
     message: AssistantMessage
     reason: FinishReason
@@ -159,7 +165,7 @@ class CallEvent(TurnEvent):
 
 @attrs.frozen(kw_only=True)
 class CallReady(CallEvent):
-    """A call was submitted."""
+    """A call was submitted; one that starts early, before its response was complete."""
 
 
 @attrs.frozen(kw_only=True)
@@ -182,6 +188,17 @@ class CallSettled(CallEvent):
     """A call came to its one result."""
 
     result: ToolResult
+
+
+@attrs.frozen(kw_only=True)
+class CallDiscarded(CallEvent):
+    """A call that started early has settled, and does not count: its last event.
+
+    It is in no history, and another call may follow under its index.
+    """
+
+    reason: str
+    """Why: its response failed, or nobody stands by its calls, or the budget is spent."""
 
 
 @attrs.frozen(kw_only=True)
@@ -214,6 +231,7 @@ RunEvent: TypeAlias = (
     | CallStarted
     | CallProgress
     | CallSettled
+    | CallDiscarded
     | TurnFinished
     | RunFinished
 )

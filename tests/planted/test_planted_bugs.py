@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from . import bugs_of_runs  # noqa: F401 because importing it registers its bugs
+from . import bugs_of_early_start, bugs_of_runs  # noqa: F401 because importing registers bugs
 from .bugs import BUGS, Bug
 
 
