@@ -11,7 +11,7 @@ from typing import Final
 
 LOOPS: Final = ("asyncio", "uvloop", "trio")
 ASYNCIO: Final = ("asyncio", "uvloop")
-EVERY: Final = ("noop", "cancel", "threads", "cpu", "run", "agents", "import")
+EVERY: Final = ("noop", "cancel", "threads", "cpu", "run", "streamed", "agents", "import")
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,54 @@ class Run:
         return taken
 
 
+class Streamed:
+    """A run whose model streams for a while, and whose calls are whole long before its end."""
+
+    name = "streamed"
+    title = "A turn with calls of 500 ms, whole after 100 to 400 ms of a stream of 1,000 ms"
+    AT: Final = (0.1, 0.2, 0.3, 0.4)
+    """Seconds into the stream."""
+    units: Final = {"wall": "ms"}
+    figures = (Figure("wall", 1020, ratio=False),)
+    full = Effort(rounds=5, seconds=3.0)
+    quick = Effort(rounds=1, seconds=0.0)
+    cores: int | None = None
+    tools = (tools.LOOK_TOOL,)
+
+    async def measure(self, session: Session, effort: Effort) -> Metrics:
+        """Measure runs; who starts a call before it is whole, or ends too soon, has cheated."""
+        answer = [
+            Call(f"call_{n}", tools.LOOK_TOOL.name, json.dumps({"n": n}), at)
+            for n, at in enumerate(self.AT)
+        ]
+        talk = session.talk([answer])
+        taken: list[float] = []
+        end = perf_counter() + effort.seconds
+        while perf_counter() < end or not taken:
+            taken.append(await self._run(session, talk, first=not taken))
+        return {"wall": median(taken) * 1e3}
+
+    async def _run(self, session: Session, talk: Any, *, first: bool) -> float:
+        tools.stamps.clear()
+        tools.ended.clear()
+        before = tasks()
+        started = perf_counter()
+        values = await session.run(talk)
+        taken = perf_counter() - started
+        expected = range(len(self.AT))
+        check_values(expected, values)
+        check_ended(expected)
+        if not first:
+            await check_nothing_new(before)
+        if taken < tools.STREAM:
+            raise CheckFailed(f"a stream of {tools.STREAM} s was read in {taken:.3f} s")
+        for began, at in zip(sorted(tools.stamps), self.AT, strict=True):
+            # A loop's timer may be a tick ahead of this clock.
+            if began - started < at - 0.002:
+                raise CheckFailed(f"a call that was whole at {at} s began at {began - started:.3f}")
+        return taken
+
+
 class Agents:
     """100 and 1,000 agents at once, each with 3 turns of 4 calls of 20 ms."""
 

@@ -15,7 +15,7 @@ import anyio
 
 from . import tools
 from .checks import CheckFailed, alive, check_ended, check_nothing_new, tasks
-from .conversations import Agents, Run
+from .conversations import Agents, Run, Streamed
 from .cores import cpus
 from .drivers import Driver, Session
 from .turns import Effort, Figure, Metrics, Scenario, calls_of, timed
@@ -249,7 +249,7 @@ class Import:
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
-    each.name: each for each in (Noop(), Cancel(), Threads(), Cpu(), Run(), Agents())
+    each.name: each for each in (Noop(), Cancel(), Threads(), Cpu(), Run(), Streamed(), Agents())
 }
 IMPORT: Final = Import()
 

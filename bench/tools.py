@@ -20,8 +20,12 @@ ended: Final[list[int]] = []
 """The argument of each `noop`, `nap` and `block` whose body has ended, in this process."""
 
 stamps: Final[list[float]] = []
-"""When each body of `stamp` began, in this process: seconds."""
+"""When each body of `stamp` and `look` began, in this process: seconds."""
 
+STREAM: Final = 1.0
+"""Seconds that a response streams whose calls become whole one after the other."""
+LOOK: Final = 0.5
+"""Seconds that `look` sleeps."""
 PAUSE: Final = 0.02
 """Seconds that `pause` sleeps."""
 BLOCK: Final = 0.1
@@ -39,6 +43,14 @@ async def noop(n: int) -> int:
 async def stamp(n: int) -> int:
     """Note the time, and give n back."""
     stamps.append(time.perf_counter())
+    ended.append(n)
+    return n
+
+
+async def look(n: int) -> int:
+    """Note the time, wait, as for a slow server, and give n back."""
+    stamps.append(time.perf_counter())
+    await anyio.sleep(LOOK)
     ended.append(n)
     return n
 
@@ -82,6 +94,8 @@ class Tool:
 
     fn: Callable[..., Any]
     place: Literal["inline", "thread", "process"]
+    read_only: bool = False
+    """It changes nothing: who can may start its calls while the model still streams."""
 
     @property
     def name(self) -> str:
@@ -97,14 +111,22 @@ class Call:
     name: str
     arguments: str
     """JSON text."""
+    at: float = 0.0
+    """Seconds from the start of its response until the call is whole; 0: all come at once."""
 
 
 Conversation = Sequence[Sequence[Call]]
 """What the stub of a model answers, turn by turn; after the last it answers without calls."""
 
 
+def lasts(calls: Sequence[Call]) -> float:
+    """Seconds that the response with *calls* streams."""
+    return STREAM if any(call.at for call in calls) else 0.0
+
+
 NOOP: Final = Tool(noop, "inline")
 STAMP: Final = Tool(stamp, "inline")
+LOOK_TOOL: Final = Tool(look, "inline", read_only=True)
 PAUSE_TOOL: Final = Tool(pause, "inline")
 NAP_TOOL: Final = Tool(nap, "inline")
 BLOCK_TOOL: Final = Tool(block, "thread")

@@ -13,6 +13,7 @@ import attrs
 
 from turnscope import ToolCall, ToolResult
 from turnscope.events import (
+    CallDiscarded,
     CallEvent,
     CallProgress,
     CallRetried,
@@ -89,6 +90,8 @@ def _as_data(event: RunEvent) -> dict[str, Any]:
             }
         case CallSettled():
             return data | _result(event.result)
+        case CallDiscarded():
+            return data | {"reason": event.reason}
         case TurnFinished():
             return data | {"statuses": [str(result.status) for result in event.results]}
         case RunFinished():

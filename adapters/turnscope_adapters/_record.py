@@ -15,6 +15,7 @@ import attrs
 
 from turnscope import Tool, ToolCall, ToolResult
 from turnscope.events import (
+    CallDiscarded,
     CallEvent,
     CallProgress,
     CallReady,
@@ -47,6 +48,15 @@ class Row:
     progress: str = ""
     """What it last reported."""
     result: ToolResult | None = None
+    discarded: bool = False
+    """It has settled, and does not count."""
+
+    @property
+    def state(self) -> str:
+        """How it has settled; before that, "waiting" or "working"."""
+        if self.result is not None:
+            return "discarded" if self.discarded else str(self.result.status)
+        return "waiting" if self.started_at is None else "working"
 
 
 class Record:
@@ -109,13 +119,15 @@ class Record:
                 self._of[key].progress = said
             case CallSettled():
                 self._of[key].result = event.result
+            case CallDiscarded():
+                self._of[key].discarded = True
             case _:
                 return
 
     @property
     def statuses(self) -> Counter[str]:
         """How many calls have settled in each way."""
-        return Counter(str(row.result.status) for row in self.rows if row.result is not None)
+        return Counter(row.state for row in self.rows if row.result is not None)
 
     @property
     def leaked(self) -> int:

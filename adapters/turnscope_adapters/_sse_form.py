@@ -14,6 +14,7 @@ import attrs
 
 from turnscope import ToolResult
 from turnscope.events import (
+    CallDiscarded,
     CallEvent,
     CallProgress,
     CallReady,
@@ -89,6 +90,8 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
             return "call_retried", data | _retried(event, show)
         case CallSettled():
             return "call_settled", data | _result(event.result, show)
+        case CallDiscarded():
+            return "call_discarded", data | {"reason": event.reason}
         case TurnFinished():
             statuses = [str(result.status) for result in event.results]
             return "turn_finished", data | {"statuses": statuses}

@@ -33,6 +33,7 @@ _LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {
     Status.CANCELLED: ("■", "#", "magenta"),
     Status.NOT_STARTED: ("○", "o", "bright_black"),
     Status.LOST: ("✗", "x", "red"),
+    "discarded": ("○", "o", "bright_black"),
     "waiting": ("·", ".", "bright_black"),
     "working": ("▸", ">", "cyan"),
 }
@@ -175,9 +176,9 @@ class _Status:
     def _text(self, options: ConsoleOptions) -> Text:
         row = self.row
         sign, ascii_sign, colour = _looks(row)
-        word = row.progress or _state(row)
+        word = row.progress or row.state
         if row.result is not None:
-            word = f"{_state(row)}{', leaked' if row.result.leaked else ''}"
+            word = f"{row.state}{', leaked' if row.result.leaked else ''}"
         return Text(
             f"{ascii_sign if options.ascii_only else sign} {_printable(word)}", style=colour
         )
@@ -233,14 +234,8 @@ def _name(row: Row) -> Text:
     return Text("  " * row.depth + _printable(row.call.name))
 
 
-def _state(row: Row) -> str:
-    if row.result is not None:
-        return str(row.result.status)
-    return "waiting" if row.started_at is None else "working"
-
-
 def _looks(row: Row) -> tuple[str, str, str]:
-    return _LOOKS.get(_state(row), ("?", "?", "default"))
+    return _LOOKS.get(row.state, ("?", "?", "default"))
 
 
 def _seconds(row: Row) -> str:

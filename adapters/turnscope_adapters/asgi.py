@@ -126,6 +126,7 @@ class SSE(_Response):
         call_started    index, id, name
         call_retried    index, id, name, attempt, delay, error
         call_settled    index, id, name, status
+        call_discarded  index, id, name, reason
         turn_finished   statuses
         run_finished    output, usage
         run_failed      error: the name of the exception's class

@@ -16,9 +16,9 @@ import anyio
 from anyio import CapacityLimiter, to_process, to_thread
 
 from bench.cores import cpus
-from bench.tools import Call, Conversation, Tool
+from bench.tools import Call, Conversation, Tool, lasts
 
-from .bare import play
+from .bare import Stub, play
 
 Task = Callable[[list[Any], int, dict[str, Any]], Any]
 Prepared = list[tuple[Task, dict[str, Any]]]
@@ -50,8 +50,24 @@ class Session:
         return conversation
 
     async def run(self, talk: Conversation) -> Sequence[object]:
-        """Play the conversation by hand."""
+        """Play the conversation by hand; start calls that come one by one as they come."""
+        if any(map(lasts, talk)):
+            return await self._as_they_come(talk)
         return await play(talk, lambda calls: self.turn(self.prepare(calls)))
+
+    async def _as_they_come(self, talk: Conversation) -> Sequence[object]:
+        history: list[object] = []
+        model = Stub(talk)
+        while True:
+            values: list[Any] = []
+            async with anyio.create_task_group() as group, model.stream() as pieces:
+                async for call in pieces:
+                    values.append(None)
+                    for task, kwargs in self.prepare([call]):
+                        group.start_soon(task, values, len(values) - 1, kwargs)
+            if not values:
+                return history
+            history.extend(values)
 
     def _inline(self, fn: Callable[..., Any]) -> Task:
         async def task(values: list[Any], index: int, kwargs: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from bench.tools import Call, Conversation
+import anyio
+
+from bench.tools import Call, Conversation, lasts
 
 
 class Stub:
@@ -23,8 +25,13 @@ class Stub:
         yield self._pieces(next(self._turns, ()))
 
     async def _pieces(self, calls: Sequence[Call]) -> AsyncGenerator[Call]:
+        start = anyio.current_time()
         for call in calls:
+            if call.at:
+                await anyio.sleep_until(start + call.at)
             yield call
+        if streams := lasts(calls):
+            await anyio.sleep_until(start + streams)
 
 
 async def play(

@@ -10,8 +10,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+
 import turnscope
-from bench.tools import Call, Conversation, Tool
+from bench.tools import Call, Conversation, Tool, lasts
 from turnscope import Agent, Budget, Kernel, Limits, ToolCall
 from turnscope.abc import ModelRequest, Observer
 from turnscope.events import CallDelta, CallSealed, ModelEvent, ModelFinished, TextDelta
@@ -23,7 +25,9 @@ class Session:
 
     def __init__(self, kernel: Kernel, tools: Sequence[Tool]) -> None:
         self._kernel = kernel
-        self._tools = [turnscope.tool(backend=tool.place)(tool.fn) for tool in tools]
+        self._tools = [
+            turnscope.tool(backend=tool.place, read_only=tool.read_only)(tool.fn) for tool in tools
+        ]
         self._agent = Agent(tools=self._tools, budget=Budget(turns=1000))
 
     def prepare(self, calls: Sequence[Call]) -> Sequence[Call]:
@@ -62,9 +66,14 @@ class Stub:
         yield self._events(next(self._turns, ()))
 
     async def _events(self, calls: Sequence[Call]) -> AsyncGenerator[ModelEvent]:
+        start = anyio.current_time()
         for index, call in enumerate(calls):
+            if call.at:
+                await anyio.sleep_until(start + call.at)
             yield CallDelta(index, call.id, call.name, call.arguments)
             yield CallSealed(index)
+        if streams := lasts(calls):
+            await anyio.sleep_until(start + streams)
         if not calls:
             yield TextDelta("done")
         yield ModelFinished("calls" if calls else "stop")

@@ -4,7 +4,7 @@ The layers, from the top; a file imports from those below it only:
 
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
     _run _conductor _feed         Run, the face in the caller's task; its loop; its events
-    _request                      one model request
+    _early _request               calls that start while the model streams; one model request
     _endings                      what a turn of a run leaves
     _assemble _models             a model's events as whole calls; which model
     _agent _budget                who answers, with what, for how much
@@ -20,7 +20,7 @@ The layers, from the top; a file imports from those below it only:
     _keys _key_templates          what its calls read and write
     _resources _queue_words       conflict order: who waits for whom, also in words
     _index                        who shares a key
-    _retry                        what is tried again
+    _options _retry               whether its options fit together; what is tried again
     _limits _holds                capacity; work that goes on outside the loop
     _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement

@@ -7,8 +7,10 @@ and arguments that every provider takes back. Above: the request. Below: the val
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Final, cast
 
 import attrs
@@ -31,6 +33,9 @@ from .events import (
 _LONGEST_NAME: Final = 64
 _NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{_LONGEST_NAME}}}")
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
+
+REFUSED: Final = ("refusal", "filtered")
+"""The ends of responses by whose calls nobody stands."""
 
 
 @attrs.define
@@ -59,7 +64,8 @@ class Assembler:
     """Takes the events of one response; gives the response when it is complete.
 
     Raises ModelError for events that make no response: a call without a name, a piece of a call
-    that was sealed, anything after `ModelFinished`, and a stream that ends without it.
+    that was sealed, a call that begins after a later one was sealed, anything after
+    `ModelFinished`, and a stream that ends without it.
     """
 
     def __init__(self) -> None:
@@ -67,6 +73,11 @@ class Assembler:
         self._reasoning: list[Reasoning] = []
         self._thinking: list[str] = []
         self._calls: dict[int, _Growing] = {}
+        self._begun: list[int] = []
+        """A heap: the indexes of those that have not been made yet."""
+        self._last_sealed: float = -math.inf
+        self._made: list[ToolCall] = []
+        self._ids: set[str] = set()
         self._finished: ModelFinished | None = None
 
     def feed(self, event: ModelEvent) -> None:
@@ -92,7 +103,13 @@ class Assembler:
     def _grow(self, delta: CallDelta) -> None:
         call = self._calls.get(delta.index)
         if call is None:
+            if delta.index < self._last_sealed:
+                raise ModelError(
+                    f"the model began a call, {delta.index}, after it had ended a later one, "
+                    f"{self._last_sealed}"
+                )
             call = self._calls[delta.index] = _Growing()
+            heappush(self._begun, delta.index)
         if call.sealed:
             raise ModelError(f"the model streamed more of call {delta.index} after its end")
         call.id = call.id or delta.id or ""
@@ -103,6 +120,7 @@ class Assembler:
         if index not in self._calls:
             raise ModelError(f"the model ended a call, {index}, that it had not begun")
         self._calls[index].sealed = True
+        self._last_sealed = max(self._last_sealed, index)
 
     def _thought(self, opaque: object = None) -> None:
         self._reasoning.append(Reasoning(encodable("".join(self._thinking)), opaque))
@@ -113,6 +131,28 @@ class Assembler:
         """What the response has used, as far as that was reported."""
         return Usage() if self._finished is None else self._finished.usage
 
+    def whole(self, taken: Callable[[str], bool]) -> list[ToolCall]:
+        """The calls that are whole by now, each once: sealed, as is every one before it.
+
+        They are those of the response, if it comes to its end and nobody refuses: none can begin
+        before them. *taken* says whether an id is in use.
+        """
+        made: list[ToolCall] = []
+        while self._begun and (call := self._calls[self._begun[0]]).sealed and call.name:
+            made.append(self._make(heappop(self._begun), taken))
+        return made
+
+    def _make(self, index: int, taken: Callable[[str], bool]) -> ToolCall:
+        growing, ids = self._calls[index], self._ids
+        if not growing.name:
+            raise ModelError(f"the model asked for a call, {index}, without a tool's name")
+        call_id = _own_id(encodable(growing.id), lambda name: name in ids or taken(name))
+        ids.add(call_id)
+        arguments = encodable("".join(growing.arguments)).strip() or "{}"
+        call = ToolCall(call_id, encodable(growing.name), arguments)
+        self._made.append(call)
+        return call
+
     def finish(self, taken: Callable[[str], bool]) -> Response:
         """The response, after the stream has ended; *taken* says whether an id is in use."""
         finished = self._finished
@@ -120,23 +160,17 @@ class Assembler:
             raise ModelError("the model's stream ended before the response was complete")
         if any(self._thinking):
             self._thought()
-        calls: list[ToolCall] = []
-        ids: set[str] = set()
-        if finished.reason not in ("refusal", "filtered"):  # else nobody stands by the calls
-            for index in sorted(self._calls):
-                growing = self._calls[index]
-                if not growing.name:
-                    raise ModelError(f"the model asked for a call, {index}, without a tool's name")
-                call_id = _own_id(encodable(growing.id), lambda name: name in ids or taken(name))
-                ids.add(call_id)
-                arguments = encodable("".join(growing.arguments)).strip() or "{}"
-                calls.append(ToolCall(call_id, encodable(growing.name), arguments))
+        calls: tuple[ToolCall, ...] = ()
+        if finished.reason not in REFUSED:
+            while self._begun:
+                self._make(heappop(self._begun), taken)
+            calls = tuple(self._made)
         message = AssistantMessage(
             text=encodable("".join(self._text)),
             calls=tuple(_sendable(call) for call in calls),
             reasoning=tuple(self._reasoning),
         )
-        return Response(message, tuple(calls), finished.reason, finished.usage)
+        return Response(message, calls, finished.reason, finished.usage)
 
 
 def _own_id(given: str, taken: Callable[[str], bool]) -> str:

@@ -39,6 +39,9 @@ class Attempt(Retried):
         "submitted_in",
     )
 
+    provisional = False
+    """Whether it may yet be withdrawn, by itself: one that started early, until it counts."""
+
     def __init__(
         self,
         turn: Supervisor,
@@ -100,12 +103,15 @@ class Attempt(Retried):
             place = self.route.place
             if not place.ready:
                 await place.opened()
+            timed = self.provisional or self.tool.timed
             if turn.is_asked():
                 self.settle_unstarted(turn.not_started())
+            elif self.withdrawn is not None:
+                self.settle_unstarted(NotStarted(self.withdrawn.reason))
             elif self.inner is None:
                 with self.facts.loop.anyio.create_cancel_scope() as self.inner:
-                    await (self._timed(turn) if self.tool.timed else self._work(turn))
-            elif self.tool.timed:
+                    await (self._timed(turn) if timed else self._work(turn))
+            elif timed:
                 await self._timed(turn)
             else:
                 # As `_work`, without its coroutine, which is one in eight that a call has.
@@ -127,8 +133,7 @@ class Attempt(Retried):
             if self.dropped or isinstance(exc, GeneratorExit):
                 raise
             # By the result, not by `self.turn`: Ctrl-C may have landed in `_settle`.
-            unsettled = self.turn if self.index < 0 else turn.results[self.index] is None
-            if unsettled:
+            if self.is_unsettled(turn):
                 self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
             elif isinstance(exc, KeyboardInterrupt):
                 turn.stop(exc)
@@ -186,6 +191,10 @@ class Attempt(Retried):
         return route.backend.call(self.tool.body, kwargs, self)
 
     # Settling.
+
+    def is_unsettled(self, turn: Supervisor) -> bool:
+        """Whether *turn* has no result of it yet."""
+        return turn.results[self.index] is None
 
     def settle_unstarted(self, reason: NotStarted) -> None:
         """Settle a call whose body never began. In one step."""

@@ -82,6 +82,15 @@ class Ledger:
             each = each._parent
         return None
 
+    def has_calls(self, number: int) -> bool:
+        """Whether *number* calls could be taken, from here to the root."""
+        each: Ledger | None = self
+        while each is not None:
+            if each._calls + number > each._budget.calls:
+                return False
+            each = each._parent
+        return True
+
     def add(self, usage: Usage) -> None:
         """Note what a request has used, from here to the root."""
         each: Ledger | None = self

@@ -17,6 +17,7 @@ from . import _outcome
 from ._assemble import Response
 from ._budget import Ledger
 from ._calls import Status, ToolCall
+from ._early import FAILED, REFUSED, Early
 from ._endings import beneath, failed, messages_of, model_error
 from ._errors import (
     BudgetExceeded,
@@ -63,6 +64,7 @@ class Conductor:
         "context",
         "deadline",
         "done",
+        "early",
         "error",
         "facts",
         "history",
@@ -121,6 +123,8 @@ class Conductor:
         self._cause: Cause | None = None
         self._end = math.inf
         self._turn: Supervisor | None = None
+        self.early: Early | None = None
+        """The calls of the turn that are taken in while the model streams, if any may start."""
         self._response: Response | None = None
         self._spent: BudgetExceeded | None = None
         self._beneath: BaseException | None = None
@@ -173,6 +177,8 @@ class Conductor:
         self._turn = turn = Supervisor(self.kernel, facts, self.deadline, self.parent)
         turn.task = self.task
         self.kernel._supervise(turn, in_a_run=True)
+        if self._offer.early and self.agent.parallel_tool_calls:  # else those held are overtaken
+            self.early = Early(turn, self._offer, self.ledger, self.context)
         turn.take(Request(turn, self, self._way), leads=True)
         return turn
 
@@ -197,6 +203,8 @@ class Conductor:
             self.error = model_error(error)
         elif error is not None:
             self._beneath = beneath(error)
+        if self.early is not None:
+            self.early.drop(FAILED if response is None else REFUSED)
         turn.close()
 
     def _submit(self, turn: Supervisor, response: Response) -> None:
@@ -209,7 +217,7 @@ class Conductor:
             elif response.reason == "length" and not is_object(call.arguments):
                 cut = ["your answer was cut at the limit of tokens before they were complete"]
                 self._refuse(turn, call, Status.INVALID, InvalidArguments(call.name, cut))
-            else:
+            elif self.early is None or not self.early.count(call):
                 self._offer.submit(turn, call)
 
     def _refuse(
@@ -219,7 +227,10 @@ class Conductor:
         status: Status,
         error: NotStarted | InvalidArguments,
     ) -> None:
-        self._offer.refuse(turn, turn.ready(call), call, status, error)
+        if self.early is None:
+            self._offer.refuse(turn, turn.ready(call), call, status, error)
+        else:
+            self.early.refuse(call, status, error)
 
     # The end of a turn.
 
@@ -227,11 +238,12 @@ class Conductor:
         """Put the turn, all of which has settled, into history; see whether to go on."""
         turn.finish()
         response, self._response, self._turn = self._response, None, None
+        early, self.early = self.early, None
         if response is not None:
             self.turns += 1
             self.history = self.history.grown(messages_of(response, turn.results))
         if turn.fatal is not None:
-            self.error = failed(turn.results, turn.fatal)
+            self.error = failed((*turn.results, *(early.results if early else ())), turn.fatal)
         elif turn.asked and turn.cause is _outcome.TURN_DEADLINE:
             self.error = self._out_of_time()
         elif self._spent is not None:

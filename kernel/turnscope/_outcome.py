@@ -57,7 +57,9 @@ _STRANGER: Final = Cause(Status.CANCELLED, "its task was cancelled from outside"
 
 
 def timeout_of(call: View, deadline: float) -> Cause:
-    """The cause when a call's own deadline came: of its timeout, its retries or its silence."""
+    """The cause when a call's own deadline came: timeout, retries, silence, or a withdrawal."""
+    if call.withdrawn is not None:
+        return call.withdrawn
     tool, idle = call.tool, call.tool.idle_timeout
     if idle is None or deadline >= call.timeout_deadline():
         if tool.timeout == tool.longest:
@@ -107,7 +109,7 @@ def of_body(
 def without_body(call: Attempt, turn: Supervisor, raised: BaseException) -> Outcome:
     """Name what kept a call from its body, or from settling after it."""
     if isinstance(raised, call.facts.loop.cancelled):
-        cause = turn.cause if turn.is_asked() else _STRANGER
+        cause = turn.cause if turn.is_asked() else call.withdrawn or _STRANGER
         if call.started_at is not None:
             own = cause.error(call.tool.name)
             return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)

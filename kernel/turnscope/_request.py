@@ -17,6 +17,7 @@ from ._agent import RunContext
 from ._assemble import Assembler, Response
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
+from ._early import FAILED
 from ._endings import model_error
 from ._errors import BudgetExceeded, ModelError
 from ._places import Route
@@ -25,6 +26,7 @@ from ._retrying import retried
 from ._tools import Tool
 from .abc import ModelRequest
 from .events import (
+    CallSealed,
     ModelEvent,
     ModelRetried,
     ModelStarted,
@@ -87,13 +89,18 @@ class Request(Attempt):
         conductor = self._conductor
         if self._asking is None:
             self._asking = await self._asked()
-        assembler = Assembler()
+        assembler, early = Assembler(), conductor.early
+        if early is not None:
+            await early.joined()
+            early.begin()
         try:
             async with conductor.model.stream(self._asking) as events:
                 async for event in events:
                     assembler.feed(event)
                     if self.facts.observed:
                         self._show(event)
+                    if early is not None and isinstance(event, CallSealed):
+                        early.sealed(assembler, conductor.history.knows)
             response = assembler.finish(conductor.history.knows)
         except BaseException:
             self._failed(assembler)
@@ -139,6 +146,12 @@ class Request(Attempt):
     def spent(self) -> BudgetExceeded | None:
         return self._conductor.ledger.overspent()
 
+    def suspend(self) -> None:
+        # Before the next attempt, whose calls may be the same: `once` waits until these have ended.
+        if self._conductor.early is not None:
+            self._conductor.early.drop(FAILED)
+        super().suspend()
+
     def tell_retry(self, attempt: int, error: Exception, delay: float) -> None:
         if self.facts.observed:
             event = self.facts.event()
@@ -146,6 +159,9 @@ class Request(Attempt):
 
     def _progress(self, value: object) -> None:
         """Told nobody: a request is no call, and in no event of one."""
+
+    def is_unsettled(self, turn: Supervisor) -> bool:
+        return self.turn is not None
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
         error = outcome.error

@@ -56,6 +56,7 @@ class Claim:
         "passed",
         "position",
         "reads",
+        "refusal",
         "turn",
         "writes",
     )
@@ -90,6 +91,8 @@ class Claim:
         """Whether it has all of its keys, alone or shared."""
         self.passed = False
         """Whether its call has gone on to the limiters."""
+        self.refusal: str | None = None
+        """Why it must not join, if it was refused."""
         self.leaked = False
         self._waits = 0
         self._children: dict[Claim, None] | None = None

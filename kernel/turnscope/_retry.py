@@ -140,23 +140,6 @@ def covers(retry: Retry, failure: Exception, *, of_model: bool) -> bool:
     return bool(said)
 
 
-def check_retry(name: str, retry: object, *, safe: bool) -> None:
-    """Raise unless *retry* may be that of the tool *name*, which is *safe* to be run twice or not.
-
-    TypeError if it is no Retry, ValueError if a second run could do a second time what the first
-    has done.
-    """
-    if retry is None:
-        return
-    if not isinstance(retry, Retry):
-        raise TypeError(f"tool {name!r}: retry={retry!r} is no Retry, as Retry(attempts=3)")
-    if not safe:
-        raise ValueError(
-            f"tool {name!r}: retry= is for tools that may run twice: an attempt that failed may "
-            "have done its work. Say idempotent=True, or read_only=True, if that is so"
-        )
-
-
 def _passes(failure: Exception, *, of_model: bool) -> bool:
     if isinstance(failure, ModelError):
         return failure.transient

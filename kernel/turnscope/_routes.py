@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from anyio import Event
@@ -30,6 +30,8 @@ from .abc import Backend
 if TYPE_CHECKING:
     from ._supervisor import Supervisor
 
+A = TypeVar("A", bound=Attempt)
+
 
 class Routes:
     """The places, limiters and queues of one kernel."""
@@ -44,7 +46,7 @@ class Routes:
         }
         self._groups = {name: Limiter(name, n) for name, n in limits.groups.items()}
         self.queues = Queues()
-        self._last: tuple[object, Offer] = (None, Offer({}, {}))
+        self._last: tuple[object, Offer] = (None, Offer({}, {}, False))
 
     def offer(
         self,
@@ -90,7 +92,7 @@ class Routes:
             if in_turn or tool.keys is not None:
                 guard = Guard(self.queues, tool.keys, in_turn, alone or tool.exclusive)
                 routes[name] = attrs.evolve(route, guard=guard)
-        return Offer(named, routes)
+        return Offer(named, routes, any(tool.early for tool in named.values()))
 
     def _route(self, tool: Tool[..., Any], cap: Limiter | None) -> ToolRoute:
         place = self._places.find(tool.backend)
@@ -140,37 +142,41 @@ class Offer:
 
     tools: Mapping[str, Tool[..., Any]]
     routes: Mapping[str, ToolRoute]
+    early: bool
+    """Whether calls of any of the tools start while the model still streams."""
 
     def submit(self, inside: Supervisor, call: ToolCall) -> int:
         """Make an attempt of *call*, or its refusal; returns its index. Never raises."""
         index = inside.ready(call)
-        attempt = self.attempt(inside, index, call)
-        if attempt is not None:
-            inside.take(attempt)
-        return index
-
-    def attempt(self, inside: Supervisor, index: int, call: ToolCall) -> Attempt | None:
-        """Make an attempt of *call*, to be taken in, or settle it with its refusal."""
-        tool = self.tools.get(call.name)
         if inside.is_asked():
             self.refuse(inside, index, call, Status.NOT_STARTED, inside.not_started())
-        elif tool is None:
-            self.refuse(inside, index, call, Status.INVALID, UnknownTool(call.name, self.tools))
         else:
             try:
-                route = self.routes[tool.name]
-                kwargs = route.parameters.validate(tool.name, call.arguments)
-                guard = route.guard
-                keys = None if guard is None else guard.keys(kwargs)
-            except InvalidArguments as exc:
+                attempt = self.attempt(Attempt, inside, index, call)
+            except (InvalidArguments, UnknownTool) as exc:
                 # Without its traceback, in which this frame holds what holds the result: a cycle.
                 self.refuse(inside, index, call, Status.INVALID, exc.with_traceback(None))
             else:
-                attempt = Attempt(inside, index, call, tool, route, kwargs)
-                if guard is not None and keys is not None:
-                    attempt.claim = guard.claim(attempt, inside, *keys)
-                return attempt
-        return None
+                inside.take(attempt)
+        return index
+
+    def attempt(self, make: Callable[..., A], inside: Supervisor, index: int, call: ToolCall) -> A:
+        """*make* an attempt of *call*, to be taken in.
+
+        Raises UnknownTool, and InvalidArguments also for those of which no keys can be made.
+        """
+        tool = self.tools.get(call.name)
+        if tool is None:
+            raise UnknownTool(call.name, self.tools)
+        route = self.routes[tool.name]
+        kwargs = route.parameters.validate(tool.name, call.arguments)
+        guard = route.guard
+        if guard is None:
+            return make(inside, index, call, tool, route, kwargs)
+        reads, writes = guard.keys(kwargs)
+        attempt = make(inside, index, call, tool, route, kwargs)
+        attempt.claim = guard.claim(attempt, inside, reads, writes)
+        return attempt
 
     def refuse(
         self,

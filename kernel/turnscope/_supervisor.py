@@ -81,26 +81,29 @@ class Supervisor(Asking):
         One that *leads*, taken in before `run`, runs in the turn's own task: another would cost 12
         us of the 90 of a turn. If it has to wait for its limiters, it gets one all the same.
         """
-        if self.line_up(attempt):
-            self.go_on(attempt, leads=leads)
+        self.hold(attempt)
+        self.let_go(attempt, leads=leads)
 
-    def line_up(self, attempt: Attempt) -> bool:
-        """Give *attempt* its place in the queues of its keys; True if they are its own now.
-
-        If not, it goes on when it is told so, unless it has been refused, and so has settled.
-        """
+    def hold(self, attempt: Attempt) -> None:
+        """Take a call in, and keep it until `let_go`: it has its place in the queues from here."""
         self._unsettled[attempt] = None
+        if attempt.claim is not None:
+            attempt.claim.refusal = attempt.claim.join(leaked_here())
+
+    def let_go(self, attempt: Attempt, *, leads: bool = False) -> None:
+        """Have a call that was taken in go on to its limiters, now or when its keys are its own.
+
+        Or settle it, if it could wait for them for ever.
+        """
         claim = attempt.claim
-        if claim is None:
-            return True
-        refusal = claim.join(leaked_here())
-        if refusal is not None:
-            attempt.shut_out(refusal)
-        elif not claim.held:
+        if claim is None or claim.held:
+            self.go_on(attempt, leads=leads)
+        elif claim.refusal is not None:
+            attempt.shut_out(claim.refusal)
+        else:
             attempt.submitted_in = copy_context()
             if self.asked:  # by a function of the arguments: who waits has been settled already
                 attempt.settle_unstarted(self.not_started(attempt))
-        return claim.held
 
     def go_on(self, attempt: Attempt, *, leads: bool = False) -> None:
         """Have *attempt*, whose keys are its own, pass its limiters, or wait there."""

@@ -28,7 +28,8 @@ from typing import (
 from ._context import CallContext
 from ._functions import body_of, function_of, in_class_body, name_of, place_of
 from ._keys import Declared, Keys, declared
-from ._retry import Retry, check_retry
+from ._options import check_early, check_on_error, check_retry, check_times
+from ._retry import Retry
 
 if TYPE_CHECKING:
     from ._schema import Parameters
@@ -39,8 +40,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 OnError: TypeAlias = Literal["result", "raise"] | Callable[[Exception], str]
 
-# What the providers accept as the name of a function.
-_NAME: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,128}")
+_NAME: Final = re.compile(r"[a-zA-Z0-9_.:-]{1,128}")  # of a function, as providers accept it
 
 
 class Tool(Generic[P, R_co]):
@@ -70,6 +70,7 @@ class Tool(Generic[P, R_co]):
         "body",
         "description",
         "destructive",
+        "early",
         "exclusive",
         "fn",
         "idempotent",
@@ -100,6 +101,7 @@ class Tool(Generic[P, R_co]):
         read_only: bool = False,
         idempotent: bool = False,
         destructive: bool = False,
+        early: bool | None = None,
         on_error: OnError = "result",
         reads: Keys = (),
         writes: Keys = (),
@@ -119,23 +121,15 @@ class Tool(Generic[P, R_co]):
                 f"{self.name!r} cannot be the name of a tool: models take up to 128 letters, "
                 "digits and _ . : - ; pass name=..."
             )
-        for option, seconds in (("timeout", timeout), ("idle_timeout", idle_timeout)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(
-                    f"tool {self.name!r}: {option} is a span in seconds above 0, not {seconds!r}"
-                )
-        if on_error not in ("result", "raise") and not callable(on_error):
-            raise ValueError(
-                f"tool {self.name!r}: on_error is 'result', 'raise' or a function of the exception"
-            )
-        if inspect.iscoroutinefunction(on_error):
-            raise TypeError(f"tool {self.name!r}: on_error gives a text at once; make it a def")
+        check_times(self.name, timeout=timeout, idle_timeout=idle_timeout)
+        check_on_error(self.name, on_error)
+        check_early(self.name, early, safe=read_only or idempotent)
+        check_retry(self.name, retry, safe=read_only or idempotent)
         if inspect.isgeneratorfunction(function_of(fn)):
             raise TypeError(
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
                 "progress, or return a list"
             )
-        check_retry(self.name, retry, safe=read_only or idempotent)
         self.description: str = description_of(fn) if description is None else description
         self.backend: str = place_of(fn) if backend == "auto" else backend
         self.timeout: float | None = timeout
@@ -144,6 +138,7 @@ class Tool(Generic[P, R_co]):
         self.read_only: bool = read_only
         self.idempotent: bool = idempotent
         self.destructive: bool = destructive
+        self.early: bool = read_only if early is None else early
         self.on_error: OnError = on_error
         self.reads: Keys = reads
         self.writes: Keys = writes
@@ -242,6 +237,7 @@ def tool(
     read_only: bool = False,
     idempotent: bool = False,
     destructive: bool = False,
+    early: bool | None = None,
     on_error: OnError = "result",
     reads: Keys = (),
     writes: Keys = (),
@@ -260,6 +256,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     idle_timeout: seconds without ``heartbeat()`` or ``progress()`` until it is interrupted.
     limit: a group of ``Limits(groups=...)`` in which its calls count.
     read_only, idempotent, destructive: what a call does to the world, as MCP hints it.
+    early: whether calls start while the model still streams; by default those of read_only tools.
     on_error: "result" tells the model of an exception and lets the turn go on; "raise" ends the
         turn with it; a function of the exception gives the text that the model reads.
     reads, writes: keys of what a call reads and writes: a text, such as ``"file/{path}"``, where a

@@ -20,6 +20,7 @@ from .events import CallProgress
 
 if TYPE_CHECKING:
     from ._facts import TurnFacts
+    from ._outcome import Cause
     from ._supervisor import Supervisor
     from ._tools import Tool
 
@@ -57,6 +58,9 @@ class View(CallContext[Any]):
         # both on the clock that threads can read, of which only the spans mean something.
         self._began: float
         self._heard: float
+
+    withdrawn: Cause | None = None
+    """Why the call shall not count, by itself; of those that start early only."""
 
     @property
     def deps(self) -> Any:

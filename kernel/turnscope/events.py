@@ -3,11 +3,12 @@
 Two unions, and no name is in both. A `ModelEvent` is what a model adapter yields while it reads a
 response; a `RunEvent` is what observers and the readers of a run are told. Every RunEvent says
 whose it is (``run_id``, ``parents``, ``turn``) and when (``time``, seconds on the event loop's
-clock). The events of one call come in order: ready < started < progress* < settled; those of one
-turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. What fails and is tried
-again is no other call and no other turn: between `ModelStarted` and `ModelAnswered` each
-`ModelRetried`, and among the progress of a call each `CallRetried`. Both unions may grow: keep a
-``case _``.
+clock). The events of one call come in order: ready < started < progress* < settled < discarded;
+those of one turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. Calls that
+start early come, and may settle, among the text: if the response then fails or is refused, they are
+`CallDiscarded`. What fails and is tried again is no other call and no other turn: between
+`ModelStarted` and `ModelAnswered` each `ModelRetried`, and among the progress of a call each
+`CallRetried`. Both unions may grow: keep a ``case _``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ._messages import AssistantMessage, Usage
 
 __all__ = [
     "CallDelta",
+    "CallDiscarded",
     "CallEvent",
     "CallProgress",
     "CallReady",
@@ -74,7 +76,8 @@ class CallDelta:
     """More of a call: the first one of an *index* names it, all of them bring arguments."""
 
     index: int
-    """Which call of the response: calls are in call order by it. It need not be without gaps."""
+    """Which call of the response: calls are in call order by it. It need not be without gaps, but a
+    call begins before any that comes after it in call order is sealed."""
     id: str | None = None
     """The server's id; None or "" where it gave none. The first counts."""
     name: str | None = None
@@ -85,7 +88,10 @@ class CallDelta:
 
 @attrs.frozen
 class CallSealed:
-    """The arguments of a call are complete: the protocol said so, or went on to the next."""
+    """The arguments of a call are complete: the protocol said so, or went on to the next.
+
+    Never because what has come happens to be JSON: calls of some tools start at their seal.
+    """
 
     index: int
 
@@ -161,7 +167,7 @@ class ModelRetried(TurnEvent):
 
 @attrs.frozen(kw_only=True)
 class ModelAnswered(TurnEvent):
-    """The response is complete; its calls come next."""
+    """The response is complete; its calls come next, but for those that have started early."""
 
     message: AssistantMessage
     reason: FinishReason
@@ -180,7 +186,7 @@ class CallEvent(TurnEvent):
 
 @attrs.frozen(kw_only=True)
 class CallReady(CallEvent):
-    """A call was submitted."""
+    """A call was submitted; one that starts early, before its response was complete."""
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +224,17 @@ class CallSettled(CallEvent):
 
 
 @attrs.frozen(kw_only=True)
+class CallDiscarded(CallEvent):
+    """A call that started early has settled, and does not count: its last event.
+
+    It is in no history, and another call may follow under its index.
+    """
+
+    reason: str
+    """Why: its response failed, or nobody stands by its calls, or the budget is spent."""
+
+
+@attrs.frozen(kw_only=True)
 class TurnFinished(TurnEvent):
     """Every call of a turn has settled, and nothing of it runs any more but for reported leaks."""
 
@@ -249,6 +266,7 @@ RunEvent: TypeAlias = (
     | CallProgress
     | CallRetried
     | CallSettled
+    | CallDiscarded
     | TurnFinished
     | RunFinished
 )

@@ -50,6 +50,7 @@ class Session:
     async def run(self, talk: Conversation) -> Sequence[object]:
         values: list[object] = []
         for calls in talk:
+            await anyio.sleep(tools.lasts(calls))
             values.extend(await self.turn(calls))
         return values
 
@@ -204,6 +205,23 @@ def test_a_tool_that_did_not_sleep_has_no_figures(
     monkeypatch.setattr(tools.time, "sleep", lambda seconds: None)
     with pytest.raises(CheckFailed, match=r"tools that sleep for 0\.1 s were done in 0\.0"):
         measured(any_loop, "threads", honest)
+
+
+def test_a_run_that_does_not_wait_for_the_stream_has_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "LOOK", 0.01)
+
+    async def at_once(session: Session, calls: Sequence[Call]) -> Sequence[object]:
+        values = await session.honest(calls)
+        await anyio.sleep(tools.STREAM)
+        return values
+
+    monkeypatch.setattr(Session, "run", lambda session, talk: session.turn(talk[0]))
+    with pytest.raises(CheckFailed, match=r"a stream of 1\.0 s was read in 0\.0"):
+        measured(any_loop, "streamed", honest)
+    with pytest.raises(CheckFailed, match=r"a call that was whole at 0\.1 s began at 0\.0"):
+        measured(any_loop, "streamed", at_once)
 
 
 def test_a_process_that_outlives_its_event_loop_is_seen() -> None:

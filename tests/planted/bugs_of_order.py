@@ -104,8 +104,8 @@ def a_call_overtakes_those_that_wait(patch: pytest.MonkeyPatch) -> None:
 @planted(serializable, scenes(ends=0))
 def keys_are_taken_one_after_the_other(patch: pytest.MonkeyPatch) -> None:
     """The second when the first is its own: so it stands behind those that came meanwhile."""
-    claim, line_up = _guards.Guard.claim, _supervisor.Supervisor.line_up
-    granted, settle = _attempt.Attempt.granted, _attempt.Attempt._settle_claim
+    claim, go_on = _guards.Guard.claim, _supervisor.Supervisor.go_on
+    settle = _attempt.Attempt._settle_claim
     more: dict[Any, Any] = {}
 
     def first(self: Any, attempt: Any, turn: Any, reads: Any, writes: Any) -> Any:
@@ -120,12 +120,9 @@ def keys_are_taken_one_after_the_other(patch: pytest.MonkeyPatch) -> None:
             second.join()
         return second is None or second.held
 
-    def wait(self: Any, attempt: Any) -> bool:
-        return line_up(self, attempt) and then(attempt)
-
-    def go_on(self: Any) -> None:
-        if then(self):
-            granted(self)
+    def wait(self: Any, attempt: Any, *, leads: bool = False) -> None:
+        if then(attempt):
+            go_on(self, attempt, leads=leads)
 
     def give_back(self: Any, held: Any, *, leaked: bool) -> None:
         second = more.pop(self, None)
@@ -134,8 +131,7 @@ def keys_are_taken_one_after_the_other(patch: pytest.MonkeyPatch) -> None:
             second.release()
 
     patch.setattr(_guards.Guard, "claim", first)
-    patch.setattr(_supervisor.Supervisor, "line_up", wait)
-    patch.setattr(_attempt.Attempt, "granted", go_on)
+    patch.setattr(_supervisor.Supervisor, "go_on", wait)
     patch.setattr(_attempt.Attempt, "_settle_claim", give_back)
 
 

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from . import bugs_of_order, bugs_of_retries, bugs_of_runs  # noqa: F401 because importing them registers their bugs
+from . import (  # noqa: F401 because importing them registers their bugs
+    bugs_of_early_start,
+    bugs_of_order,
+    bugs_of_retries,
+    bugs_of_runs,
+)
 from .bugs import BUGS, Bug
 
 

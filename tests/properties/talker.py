@@ -441,8 +441,14 @@ def pieces_of(where: str, answer: Answer) -> Iterator[ModelEvent]:
         if chance.random() < 0.5:
             strand.append(CallSealed(number))
         strands.append(strand)
+    begun: set[int] = set()
     while strands := [strand for strand in strands if strand]:
-        yield (strands[0] if chance.random() < 0.5 else chance.choice(strands)).pop(0)
+        event = (strands[0] if chance.random() < 0.5 else chance.choice(strands)).pop(0)
+        if isinstance(event, CallDelta):
+            begun.add(event.index)
+        # None may begin after a later one was sealed: then this one's end is not told.
+        if not isinstance(event, CallSealed) or begun >= set(range(1, event.index, 2)):
+            yield event
     yield ModelFinished(answer.reason, Usage(input_tokens=answer.tokens))
 
 
