@@ -244,8 +244,8 @@ def a_run_in_a_tool_spends_its_own_budget_only(patch: pytest.MonkeyPatch) -> Non
 def a_run_in_a_tool_does_not_know_the_deadline(patch: pytest.MonkeyPatch) -> None:
     here = _prepare.facts_here
 
-    def facts_here(kernel: Any, parent: Any, deps: Any, deadline: float) -> Any:
-        facts = here(kernel, parent, deps, deadline)
+    def facts_here(kernel: Any, parent: Any, deps: Any, deadline: float, ledger: Any) -> Any:
+        facts = here(kernel, parent, deps, deadline, ledger)
         return facts if parent is None else attrs.evolve(facts, deadline=deadline)
 
     patch.setattr(_prepare, "facts_here", facts_here)
