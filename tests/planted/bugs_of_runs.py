@@ -256,16 +256,16 @@ def a_run_in_a_tool_does_not_know_the_deadline(patch: pytest.MonkeyPatch) -> Non
 
 @planted(nobody_slows_a_tool, chats(**CALM, readers=("events", "text")))
 def a_run_waits_for_its_reader(patch: pytest.MonkeyPatch) -> None:
-    read = _request.Request._read
+    once = _request.Request.once
 
     async def wait(self: Any) -> None:
-        await read(self)
+        await once(self)
         feed = self._conductor._feed
         for _ in range(100):  # or else for ever, where nobody reads
             if feed is not None and feed._events:
                 await anyio.sleep(1 / 64)
 
-    patch.setattr(_request.Request, "_read", wait)
+    patch.setattr(_request.Request, "once", wait)
 
 
 @planted(runs_are_ordered, chats(odd=8, readers=("events",), pause=8))
