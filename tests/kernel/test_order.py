@@ -15,7 +15,7 @@ from tests.kernel.agents import an_agent, asks, ends
 from tests.kernel.bodies import UNIT, a_kernel, call, fine, statuses, took
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from tests.support import Loop
-from turnscope import CallCancelled, Kernel, Limits, NotStarted, Tool, ToolCall, tool
+from turnscope import CallCancelled, Kernel, Limits, NotStarted, Retry, Tool, ToolCall, tool
 from turnscope.events import CallSettled, RunEvent
 
 pytestmark = pytest.mark.anyio
@@ -412,3 +412,27 @@ async def test_a_run_tells_the_model_why_a_call_did_not_begin() -> None:
                 run.cancel()
         assert ends(run.history) == ["not_started"]
         assert "which call 'holder' of 'write' holds" in str(run.history.results[0].content)
+
+
+async def test_a_call_that_is_tried_again_keeps_its_keys_while_it_waits() -> None:
+    @tool(idempotent=True, writes="k", retry=Retry(attempts=2, initial=2 * UNIT, jitter=0))
+    async def flaky() -> None:
+        NOTES.append("flaky")
+        if NOTES.count("flaky") == 1:
+            raise OSError("it may pass")
+
+    @tool(writes="k")
+    async def after() -> None:
+        NOTES.append("after")
+
+    async with a_kernel(limits=Limits(calls=1)) as kernel:
+        async with kernel.turn([flaky, after, fine]) as turn:
+            for name in ("flaky", "after", "fine"):
+                turn.submit(call(name))
+            await anyio.sleep(UNIT)
+            look = kernel.statistics()
+            assert look.limiters["calls"].lent == 0  # the slot is given back, and was fine's
+            assert [claim.call.tool for claim in look.keys["k"].holders] == ["flaky"]
+            assert [claim.call.tool for claim in look.keys["k"].waiters] == ["after"]
+    assert NOTES == ["flaky", "flaky", "after"]
+    assert statuses(turn) == ["ok"] * 3

@@ -13,7 +13,7 @@ import pytest
 
 from tests.properties.streams import FREE, scripts
 from tests.properties.test_early_start import cut_short, same_history
-from turnscope import _assemble, _early
+from turnscope import _assemble, _attempt, _early, _supervisor
 from turnscope._early import Early
 
 from .bugs import planted
@@ -112,3 +112,46 @@ def another_attempt_begins_beside_the_calls_of_the_one_before(patch: pytest.Monk
     async def joined(self: Any) -> None: ...
 
     patch.setattr(Early, "joined", joined)
+
+
+@planted(same_history, scripts(shared=True))
+def a_call_that_is_held_has_no_place_in_the_queues(patch: pytest.MonkeyPatch) -> None:
+    hold, let_go = _supervisor.Supervisor.hold, _supervisor.Supervisor.let_go
+
+    def without_place(self: Any, attempt: Any) -> None:
+        self._unsettled[attempt] = None
+
+    def line_up(self: Any, attempt: Any, *, leads: bool = False) -> None:
+        hold(self, attempt)
+        let_go(self, attempt, leads=leads)
+
+    patch.setattr(_supervisor.Supervisor, "hold", without_place)
+    patch.setattr(_supervisor.Supervisor, "let_go", line_up)
+
+
+@planted(same_history, scripts(shared=True))
+def a_call_that_is_held_starts_when_its_keys_are_free(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_early.Sealed, "granted", _attempt.Attempt.granted)
+
+
+@planted(same_history, scripts(shared=True, retried=True, **FREE))
+def a_result_is_used_ahead_of_what_changes_it(patch: pytest.MonkeyPatch) -> None:
+    known = Early._known
+
+    def anyhow(self: Any, attempt: Any) -> Any:
+        claim, attempt.claim = attempt.claim, None
+        try:
+            return known(self, attempt)
+        finally:
+            attempt.claim = claim
+
+    patch.setattr(Early, "_known", anyhow)
+
+
+@planted(same_history, scripts(shared=True))
+def a_call_that_is_dropped_keeps_its_keys(patch: pytest.MonkeyPatch) -> None:
+    def leave(self: Any) -> None:
+        self.turn = None
+        self.ticket.drop()
+
+    patch.setattr(_early.Sealed, "_leave", leave)

@@ -118,6 +118,8 @@ class Script:
     grace: float = 0.25
     retried: bool = False
     """A response that breaks is asked for once more, in the same turn."""
+    shared: bool = False
+    """The tools read and write one thing, and say what they saw of it."""
 
 
 def text_of(reply: int, index: int, asked: Asked) -> str:
@@ -178,6 +180,8 @@ class Performance:
     """Each with the number of the reply that was asked for last."""
     begun: list[tuple[int, str]] = attrs.Factory(list)
     """The number of the reply and the id of each call whose body began."""
+    version: int = 0
+    """Of what the tools share: how often it was written."""
     working: int = 0
     most: int = 0
     """How many bodies worked at once."""
@@ -198,7 +202,7 @@ class Performance:
         return anyio.current_time() - self.origin
 
     async def body(self, where: str, context: CallContext[Any]) -> str:
-        asked = self._asked(context.call)
+        asked, before = self._asked(context.call), self.version
         self.begun.append((len(self.requests) - 1, context.call.id))
         self.working += 1
         self.most = max(self.most, self.working)
@@ -210,9 +214,14 @@ class Performance:
                 raise
         finally:
             self.working -= 1
+        saw = ""
+        if self.script.shared:
+            saw = f" from {before} to {self.version}"
+            if context.call.name == "write":  # and loses what another wrote meanwhile
+                self.version = before + 1
         if asked.fails:
-            raise Planned(where)
-        return f"{context.call.name} of {where}"
+            raise Planned(where + saw)
+        return f"{context.call.name} of {where}{saw}"
 
     def _asked(self, call: ToolCall) -> Asked:
         """What the script has for *call*, the one at work: of two that are the same, the first."""
@@ -228,12 +237,14 @@ class Performance:
             return await self.body(where, context)
 
         early = None if self.early else False
+        reads: Any = {"reads": "thing"} if self.script.shared else {}
+        writes: Any = {"writes": "thing"} if self.script.shared else {}
         return [
-            Tool(work, name="look", read_only=True, early=early),
-            Tool(work, name="again", idempotent=True, early=self.early),
-            Tool(work, name="look_late", read_only=True, early=False),
-            Tool(work, name="write"),
-            Tool(work, name="fatal", read_only=True, early=early, on_error="raise"),
+            Tool(work, name="look", read_only=True, early=early, **reads),
+            Tool(work, name="again", idempotent=True, early=self.early, **reads),
+            Tool(work, name="look_late", read_only=True, early=False, **reads),
+            Tool(work, name="write", **writes),
+            Tool(work, name="fatal", read_only=True, early=early, on_error="raise", **reads),
         ]
 
     async def main(self) -> None:
@@ -258,6 +269,7 @@ class Performance:
             statistics = kernel.statistics()
             assert (statistics.runs, statistics.turns) == (0, 0)
             assert all(each.lent == each.waiting == 0 for each in statistics.limiters.values())
+            assert not statistics.keys
 
     async def _hit(self, kernel: Kernel, agent: Agent[Any, str]) -> None:
         script = self.script
@@ -320,6 +332,8 @@ def scripts(draw: st.DrawFn, **fixed: Any) -> Script:
     source = random.Random(draw(st.integers(0, 2**32 - 1)))
     prints = itertools.cycle(_FINGERPRINTS)
     failing = 4 if fixed.pop("fatal", False) else 0
+    # Mostly what reads and what writes, so that results of the same call differ.
+    mixed = ("look", "write", "again") * 3 if fixed.get("shared") else ("look", "look", "look")
     # Attempts that ask for the same, and whose calls take a while to end.
     often = 4 if fixed.get("retried") else 1
 
@@ -331,7 +345,7 @@ def scripts(draw: st.DrawFn, **fixed: Any) -> Script:
 
     def asked() -> Asked:
         same = chance(often)
-        tool = source.choice(("look", "look", "look", "again", *TOOLS, UNKNOWN))
+        tool = source.choice((*mixed, "again", *TOOLS, UNKNOWN))
         return Asked(
             tool=tool,
             fits=not chance(1),
@@ -358,6 +372,14 @@ def scripts(draw: st.DrawFn, **fixed: Any) -> Script:
         )
 
     replies = tuple(reply() for _ in range(source.randint(1, 3)))
+    if fixed.get("shared") and fixed.get("retried") and chance(4):
+        # What was asked for, and answered, comes again behind a write.
+        looks = tuple(attrs.evolve(asked(), tool="look", fits=True) for _ in range(2))
+        write = attrs.evolve(asked(), tool="write", fits=True)
+        replies = (
+            attrs.evolve(reply(), asked=looks, end="fails", rest=span(64)),
+            attrs.evolve(reply(), asked=(write, *looks), end="calls"),
+        )
     drawn: dict[str, Any] = {
         "calls": source.choice((math.inf, math.inf, 1, 2)),
         "cap": source.choice((math.inf, math.inf, 1, 2)),

@@ -23,7 +23,7 @@ from turnscope.events import (
 
 from .generate import share
 from .provider import accepted
-from .streams import EARLY, Performance, Reply, Script, perform, scripts, streamed
+from .streams import EARLY, FREE, Performance, Reply, Script, perform, scripts, streamed
 from .test_l2_valid_history import UNSETTLED
 
 ORDER = (CallReady, CallStarted, CallProgress, CallSettled, CallDiscarded)
@@ -92,7 +92,8 @@ def each_call_is_told_whole(performance: Performance) -> None:
             assert counted.pop(event.index).call is event.call
             assert event.reason
         elif isinstance(event, CallEvent):
-            events = told[event.index]
+            events = told.get(event.index, [])
+            assert events, "told of before it was ready"
             assert event.call is events[0].call
             assert ORDER.index(type(event)) > ORDER.index(type(events[-1]))
             events.append(event)
@@ -118,7 +119,7 @@ def nothing_starts_too_early(performance: Performance) -> None:
         may_be_early = event.call.name in EARLY and script.parallel
         due = max(sealed[: event.index + 1]) if may_be_early else complete
         assert event.time >= since + due, f"{event.call} started before its time"
-        if unbounded and unspent:
+        if unbounded and unspent and not script.shared:
             assert event.time == since + min(due, complete), f"{event.call} waited for nothing"
 
 
@@ -144,6 +145,30 @@ def test_a_request_that_is_attempted_again_leaves_the_history_of_one_without(
     virtual_loop: Loop, script: Script
 ) -> None:
     same_history(script, virtual_loop)
+
+
+@share(0.5)
+@given(script=scripts(shared=True))
+def test_calls_that_conflict_see_the_same_with_early_start_as_without(
+    virtual_loop: Loop, script: Script
+) -> None:
+    same_history(script, virtual_loop)
+
+
+@share(0.5)
+@given(script=scripts(shared=True, retried=True, **FREE))
+def test_calls_that_conflict_see_the_same_where_a_request_is_attempted_again(
+    virtual_loop: Loop, script: Script
+) -> None:
+    same_history(script, virtual_loop)
+
+
+@share(0.3)
+@given(script=scripts(shared=True, hit=True, retried=True, fatal=True))
+def test_calls_that_conflict_leave_whole_turns_and_free_keys_wherever_they_are_ended(
+    virtual_loop: Loop, script: Script
+) -> None:
+    cut_short(script, virtual_loop)
 
 
 @share(0.5)
