@@ -75,8 +75,15 @@ def install_wheel(session: nox.Session, *more: str) -> None:
         session.run("python", "-c", probe.format(package), silent=True)
 
 
-def pytest(session: nox.Session, *arguments: str, runner: tuple[str, ...] = ()) -> None:
-    """Run pytest, with the examples of CI and a report of its own."""
+# What `lowest` and `coverage` look at shows with a few examples of each law, and without the broken
+# kernels, which test the tests: all of them are in each cell of the matrix.
+BRIEF = ("brief", "--ignore=tests/planted")
+
+
+def pytest(
+    session: nox.Session, profile: str, *arguments: str, runner: tuple[str, ...] = ()
+) -> None:
+    """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own."""
     report = REPORTS / f"{re.sub(r'[^0-9a-z.]+', '-', session.name.lower()).strip('-')}.xml"
     report.unlink(missing_ok=True)
     session.run(
@@ -87,7 +94,7 @@ def pytest(session: nox.Session, *arguments: str, runner: tuple[str, ...] = ()) 
         f"--junitxml={report}",
         *arguments,
         *session.posargs,
-        env={"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", "ci")},
+        env={"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile)},
     )
 
 
@@ -120,7 +127,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, loop: str) -> None:
     """The suite on one Python and one event loop."""
     install_wheel(session, *group("test"))
-    pytest(session, f"--loop={loop}")
+    pytest(session, "ci", f"--loop={loop}")
 
 
 @nox.session(python=MATRIX[0])
@@ -131,7 +138,7 @@ def lowest(session: nox.Session) -> None:
     constraints.write_text("".join(f"{pin}\n" for pin in lower_bounds()))
     install_wheel(session, *group("test"), "--constraint", str(constraints))
     session.run("python", "-m", "pip", "list")
-    pytest(session)
+    pytest(session, *BRIEF)
 
 
 def lower_bounds() -> list[str]:
@@ -155,7 +162,7 @@ def coverage(session: nox.Session) -> None:
     for stale in [*ROOT.glob(".coverage"), *ROOT.glob(".coverage.*")]:
         stale.unlink()
     # Not uvloop: nothing of ours runs there that does not run on asyncio.
-    pytest(session, "--loop=asyncio", "--loop=trio", runner=("-m", "coverage", "run"))
+    pytest(session, *BRIEF, "--loop=asyncio", "--loop=trio", runner=("-m", "coverage", "run"))
     session.run("python", "-m", "coverage", "combine", silent=True)
     session.run("python", "-m", "coverage", "report")
 

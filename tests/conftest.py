@@ -31,7 +31,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machines that run this are shared. For the same reason slow generation is no
 # failure. HYPOTHESIS_PROFILE chooses: `quick` while writing, `deep` before believing; `ci` draws
-# the same examples each time, so that a change is only ever blamed for what it did.
+# the same examples each time, so that a change is only ever blamed for what it did, and `brief` the
+# first few of them.
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
@@ -40,6 +41,7 @@ hypothesis.settings.register_profile(
 )
 _default = hypothesis.settings.get_profile("default")
 hypothesis.settings.register_profile("ci", _default, derandomize=True)
+hypothesis.settings.register_profile("brief", _default, derandomize=True, max_examples=20)
 hypothesis.settings.register_profile("quick", _default, max_examples=20)
 hypothesis.settings.register_profile("deep", _default, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
