@@ -84,7 +84,7 @@ def test_a_cancelled_run_leaves_no_request(server: ChatServer, any_loop: Loop) -
 
 def test_the_error_of_a_run_has_what_the_server_said(server: ChatServer, any_loop: Loop) -> None:
     site = server.refusing(429, '{"error": {"message": "slow down"}}', **{"retry-after": "3"})
-    agent: Agent[Any, Any] = Agent(model=OpenAIChat("m", base_url=site.base_url))
+    agent: Agent[Any, Any] = Agent(model=OpenAIChat("m", base_url=site.base_url), retry=None)
 
     async def main() -> None:
         async with Kernel() as kernel:
