@@ -2,6 +2,8 @@
 
 The layers, from the top; a file imports from those below it only:
 
+    _plan_tool _plan_turn         a tool that carries out a plan, a graph of calls; its turn
+    _plan_results _plan           what its steps came to; the graph, read and put in order
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
     _run _conductor _feed         Run, the face in the caller's task; its loop; its events
     _early _request               calls that start while the model streams; one model request
@@ -68,6 +70,7 @@ from ._messages import ResultMessage as ResultMessage
 from ._messages import Usage as Usage
 from ._messages import UserMessage as UserMessage
 from ._once import run as run
+from ._plan_tool import plan_tool as plan_tool
 from ._retry import Retry as Retry
 from ._run import Run as Run
 from ._run import RunResult as RunResult

@@ -150,7 +150,8 @@ class Agent(Generic[Deps, Output]):
         """
 
         async def ask(prompt: str, context: CallContext[Any]) -> Any:
-            result = await kernel_here().run(self, prompt, deps=context.deps)
+            kernel = kernel_here("an agent's tool", "use kernel.run(agent, prompt)")
+            result = await kernel.run(self, prompt, deps=context.deps)
             return result.output
 
         return Tool(ask, name=name, description=description, **options)

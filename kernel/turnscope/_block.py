@@ -65,13 +65,14 @@ def parent_here(kernel: Kernel) -> Attempt | None:
     return call
 
 
-def kernel_here() -> Kernel:
-    """The kernel that runs the call in whose body this is; raises RuntimeError outside of any."""
+def kernel_here(what: str, instead: str) -> Kernel:
+    """The kernel that runs the call in whose body this is.
+
+    Raises RuntimeError outside of any, with a word of *what* was called, and what to do *instead*.
+    """
     call = current.get()
     if not isinstance(call, Attempt) or call.turn is None:
-        raise RuntimeError(
-            "an agent's tool runs in a call of a kernel; elsewhere, use kernel.run(agent, prompt)"
-        )
+        raise RuntimeError(f"{what} runs in a call of a kernel; elsewhere, {instead}")
     return call.turn.kernel
 
 

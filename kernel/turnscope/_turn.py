@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _outcome
 from ._block import facts_here, leave, parent_here
@@ -40,6 +40,8 @@ class Turn:
     turn whose call can never have its slot back.
     """
 
+    _inside_of: ClassVar[type[Supervisor]] = Supervisor
+
     def __init__(
         self,
         kernel: Kernel,
@@ -69,7 +71,7 @@ class Turn:
         if self._timeout is not None:
             deadline = min(deadline, kernel._loop.now() + self._timeout)
         facts = facts_here(kernel, parent, self._deps, deadline)
-        self._supervisor = Supervisor(kernel, facts, deadline, parent)
+        self._supervisor = self._inside_of(kernel, facts, deadline, parent)
         kernel._supervise(self._supervisor)
         if parent is not None:
             parent.host(self._supervisor)

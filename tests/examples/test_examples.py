@@ -13,7 +13,14 @@ from types import SimpleNamespace
 import anyio
 import pytest
 
-from tests.examples import deps_tool, own_loop, process_tool, thread_tool, two_edits
+from tests.examples import (
+    deps_tool,
+    own_loop,
+    plan_in_one_turn,
+    process_tool,
+    thread_tool,
+    two_edits,
+)
 from turnscope import Kernel
 
 HERE = Path(__file__).parent
@@ -112,6 +119,20 @@ async def test_two_edits_of_one_file_are_both_kept(tmp_path: Path) -> None:
     assert started[2] < ended[0], "the edit of another file waits for nothing"
 
 
+@pytest.mark.anyio
+async def test_a_plan_of_four_calls_is_one_turn() -> None:
+    result = await plan_in_one_turn.main()
+    steps = json.loads(str(result.history.results[0].content))
+    assert [(step["id"], step["status"]) for step in steps] == [
+        ("found", "ok"),
+        ("one", "ok"),
+        ("other", "ok"),
+        ("sum", "ok"),
+    ]
+    assert steps[-1]["content"] == 42.5
+    assert result.turns == 2, "the plan, and the answer"
+
+
 @pytest.mark.parametrize(
     ("name", "printed"),
     [
@@ -119,6 +140,7 @@ async def test_two_edits_of_one_file_are_both_kept(tmp_path: Path) -> None:
         ("process_tool", "of 91 [7,13]"),
         ("deps_tool", "c1 ok reserved 2, 1 left"),
         ("two_edits", "tulips are red, violets are blue"),
+        ("plan_in_one_turn", "They cost 42.5."),
     ],
 )
 def test_an_example_runs_as_a_script(name: str, printed: str) -> None:

@@ -60,6 +60,17 @@ class Parameters:
                 raise InvalidArguments(name, self._problems(error, arguments)) from error
         return self.validate(name, {})
 
+    def then(self, read: Callable[[dict[str, Any]], dict[str, Any]]) -> Parameters:
+        """The same, but what fits the schema is then *read*, which may raise `NotValid`."""
+
+        def from_text(text: str | bytes) -> dict[str, Any]:
+            return read(self._from_text(text))
+
+        def from_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
+            return read(self._from_mapping(mapping))
+
+        return attrs.evolve(self, from_text=from_text, from_mapping=from_mapping)
+
     def _problems(self, error: Exception, arguments: _Arguments) -> list[str]:
         try:
             return self._explain(error, arguments)
