@@ -13,6 +13,7 @@ from tests.properties.hedges import hedges
 from tests.properties.test_hedging import (
     both_bodies_count,
     losers_end_in_time,
+    nesting_in_two_bodies_cannot_deadlock,
     no_body_outlives_its_call,
     no_error_of_two_is_lost,
     one_outcome_of_two,
@@ -131,3 +132,16 @@ def what_the_loser_raised_is_lost(patch: pytest.MonkeyPatch) -> None:
             self._tries.failures.clear()
 
     patch.setattr(Race, "_closed", forgotten)
+
+
+@planted(nesting_in_two_bodies_cannot_deadlock, hedges(nests=True))
+def a_second_body_returns_from_what_it_nests_without_its_slots(patch: pytest.MonkeyPatch) -> None:
+    unhost = _leg.Leg.unhost
+
+    async def unhosted(self: Any, nested: Any) -> Any:
+        if self.number == 1:
+            return await unhost(self, nested)
+        self._parking.turns.remove(nested)
+        return None
+
+    patch.setattr(_leg.Leg, "unhost", unhosted)

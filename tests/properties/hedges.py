@@ -7,6 +7,7 @@ at one instant by chance. Above: the laws. Below: the public surface.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import Counter, deque
 from typing import Any
@@ -35,6 +36,8 @@ class Two:
     """Whether it then makes a failure of that."""
     hedge: float | None
     timeout: float = math.inf
+    nests: float = 0.0
+    """How long a call takes that each body makes in a turn of its own, before its work."""
 
 
 @attrs.frozen(kw_only=True)
@@ -77,8 +80,11 @@ class Did:
 
 
 @st.composite
-def hedges(draw: st.DrawFn, *, ends: bool = False) -> Hedges:
-    """Some calls; if something *ends* them, some have timeouts, and there is a cancel too."""
+def hedges(draw: st.DrawFn, *, ends: bool = False, nests: bool = False) -> Hedges:
+    """Some calls; if something *ends* them, some have timeouts, and there is a cancel too.
+
+    If it *nests*, some of the bodies make a call first.
+    """
     own = iter(2.0**-n for n in range(1, 50))
     flags = st.tuples(st.booleans(), st.booleans())
     cleanup = st.sampled_from([0.0, 0.5, 2.0])
@@ -92,6 +98,7 @@ def hedges(draw: st.DrawFn, *, ends: bool = False) -> Hedges:
             timeout=draw(st.integers(1, 8)) + next(own)
             if ends and draw(st.booleans())
             else math.inf,
+            nests=draw(st.integers(1, 2)) + next(own) if nests and draw(st.booleans()) else 0.0,
         )
         for _ in range(draw(st.integers(1, 4)))
     )
@@ -146,6 +153,7 @@ def foretold(plan: Hedges) -> tuple[list[Body], dict[int, tuple[float, int | Non
 def performed(plan: Hedges, loop: Loop) -> Did:
     """Run *plan* in a kernel; what is left at its end is an error."""
     did, working = Did(), set[tuple[int, int]]()
+    inner_calls = ((-1, number) for number in itertools.count())
 
     def a_tool(index: int, call: Two) -> Any:
         async def body(context: CallContext) -> int:
@@ -156,6 +164,12 @@ def performed(plan: Hedges, loop: Loop) -> Did:
             did.most = max(did.most, len(working))
             raised = did.raised.setdefault(index, [])
             try:
+                if call.nests:
+                    working.discard((index, number))  # parked
+                    async with kernel.turn([inner]) as turn:
+                        turn.submit(ToolCall("n", "inner", {"span": call.nests}))
+                    working.add((index, number))
+                    did.most = max(did.most, len(working))
                 await anyio.sleep(call.spans[number - 1])
                 if call.fails[number - 1]:
                     raised.append(OSError(f"no {number}"))
@@ -173,17 +187,27 @@ def performed(plan: Hedges, loop: Loop) -> Did:
                 working.discard((index, number))
                 did.bodies.append(Body(index, number, began, anyio.current_time() - start))
 
+        async def inner(span: float) -> None:
+            here = next(inner_calls)
+            working.add(here)
+            did.most = max(did.most, len(working))
+            try:
+                await anyio.sleep(span)
+            finally:
+                working.discard(here)
+
         options: Any = {"idempotent": True, "hedge": call.hedge} if call.hedge is not None else {}
         timeout = None if call.timeout == math.inf else call.timeout
         return tool(name=f"t{index}", timeout=timeout, **options)(body)
 
     class Watch:
         def observe(self, event: RunEvent, /) -> None:
-            if isinstance(event, CallStarted | CallHedged | CallSettled):
+            kinds = CallStarted | CallHedged | CallSettled
+            if isinstance(event, kinds) and event.call.name != "inner":
                 did.told[type(event).__name__, event.index] += 1
 
     async def main() -> None:
-        nonlocal start
+        nonlocal start, kernel
         tools = [a_tool(index, call) for index, call in enumerate(plan.calls)]
         kernel = Kernel(limits=Limits(calls=plan.slots), grace=GRACE, observers=[Watch()])
         async with nothing_left(), kernel:
@@ -201,6 +225,7 @@ def performed(plan: Hedges, loop: Loop) -> Did:
             assert (look.lent, look.waiting) == (0, 0), "slots that did not come back"
 
     start = 0.0
+    kernel: Kernel
     loop.run(main)
     return did
 

@@ -106,6 +106,34 @@ def test_losers_end_as_soon_as_they_are_clean(plan: Hedges, virtual_loop: Loop) 
     losers_end_in_time(plan, virtual_loop)
 
 
+def nesting_in_two_bodies_cannot_deadlock(plan: Hedges, loop: Loop) -> None:
+    """However few slots there are: each body lends its own to what it nests, and comes back."""
+    did = performed(plan, loop)
+    assert did.most <= plan.slots, f"{did.most} bodies were at work where {plan.slots} may be"
+    for index, result in enumerate(did.results):
+        returned = did.returned.get(index, [])
+        expected = ("ok", returned[0][1]) if returned else ("failed", None)
+        assert (result.status, result.value) == expected
+
+
+@share(0.6)
+@given(plan=hedges(nests=True))
+def test_nesting_in_two_bodies_cannot_deadlock(plan: Hedges, virtual_loop: Loop) -> None:
+    nesting_in_two_bodies_cannot_deadlock(plan, virtual_loop)
+
+
+@share(0.6)
+@given(plan=hedges(ends=True, nests=True))
+def test_limits_count_both_bodies_and_what_they_nest(plan: Hedges, virtual_loop: Loop) -> None:
+    both_bodies_count(plan, virtual_loop)
+
+
+@share(0.6)
+@given(plan=hedges(ends=True, nests=True))
+def test_two_bodies_that_nest_have_one_outcome(plan: Hedges, virtual_loop: Loop) -> None:
+    one_outcome_of_two(plan, virtual_loop)
+
+
 @share(0.6)
 @given(plan=hedges(ends=True))
 def test_limits_count_both_bodies(plan: Hedges, virtual_loop: Loop) -> None:
