@@ -168,8 +168,9 @@ def performed(plan: Hedges, loop: Loop) -> Did:
                     working.discard((index, number))  # parked
                     async with kernel.turn([inner]) as turn:
                         turn.submit(ToolCall("n", "inner", {"span": call.nests}))
-                    working.add((index, number))
-                    did.most = max(did.most, len(working))
+                    if not context.cancelling:  # else it goes on without its slots, to clean up
+                        working.add((index, number))
+                        did.most = max(did.most, len(working))
                 await anyio.sleep(call.spans[number - 1])
                 if call.fails[number - 1]:
                     raised.append(OSError(f"no {number}"))
