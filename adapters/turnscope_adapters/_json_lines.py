@@ -15,6 +15,7 @@ from turnscope import ToolCall, ToolResult
 from turnscope.events import (
     CallDiscarded,
     CallEvent,
+    CallHedged,
     CallProgress,
     CallRetried,
     CallSettled,
@@ -88,6 +89,8 @@ def _as_data(event: RunEvent) -> dict[str, Any]:
                 "delay": event.delay,
                 "error": _error(event.error),
             }
+        case CallHedged():
+            return data | {"attempt": event.attempt}
         case CallSettled():
             return data | _result(event.result)
         case CallDiscarded():

@@ -17,6 +17,7 @@ from turnscope import Tool, ToolCall, ToolResult
 from turnscope.events import (
     CallDiscarded,
     CallEvent,
+    CallHedged,
     CallProgress,
     CallReady,
     CallRetried,
@@ -117,6 +118,8 @@ class Record:
             case CallRetried():
                 said = f"attempt {event.attempt} failed: {type(event.error).__name__}"
                 self._of[key].progress = said
+            case CallHedged():
+                self._of[key].progress = f"slow: attempt {event.attempt} begins beside it"
             case CallSettled():
                 self._of[key].result = event.result
             case CallDiscarded():

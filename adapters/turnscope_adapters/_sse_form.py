@@ -16,6 +16,7 @@ from turnscope import ToolResult
 from turnscope.events import (
     CallDiscarded,
     CallEvent,
+    CallHedged,
     CallProgress,
     CallReady,
     CallRetried,
@@ -88,6 +89,8 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
             return ("call_progress", data | {"value": _plain(event.value)}) if shown else None
         case CallRetried():
             return "call_retried", data | _retried(event, show)
+        case CallHedged():
+            return "call_hedged", data | {"attempt": event.attempt}
         case CallSettled():
             return "call_settled", data | _result(event.result, show)
         case CallDiscarded():

@@ -15,6 +15,7 @@ The layers, from the top; a file imports from those below it only:
     _routes _guards               from a tool to the way of its calls; what they claim
     _places _guests               where they run; what the kernel opens
     _observers                    who is told of everything
+    _hedging _leg                 a call's two bodies, if one is slow; each of them
     _attempt _retrying _askable   one call: its life; its further attempts; its end
     _view _parking                what its body sees; what is nested in it
     _outcome                      what a body came to, in the words of a result

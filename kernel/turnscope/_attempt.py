@@ -211,7 +211,7 @@ class Attempt(Retried):
 
     def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
         error = outcome.error
-        failures: tuple[Exception, ...] = ()
+        failures: tuple[BaseException, ...] = ()
         if self.tries is not None and self.tries.failures:
             failures = tuple(self.tries.failures)
             self.tries.failures.clear()  # their tracebacks hold this call: a cycle

@@ -109,8 +109,9 @@ class ToolResult:
     """Where the body ran: "inline", "thread", "process", ...; None if no tool was found."""
     leaked: bool = False
     """Whether a thread of this call was still at work when the call settled."""
-    failures: tuple[Exception, ...] = ()
-    """What its attempts before the last one raised, in order: of a tool with ``retry=``."""
+    failures: tuple[BaseException, ...] = ()
+    """What others of its attempts raised than the one that decided, in order: of a tool with
+    ``retry=`` or ``hedge=``."""
 
     @property
     def ok(self) -> bool:

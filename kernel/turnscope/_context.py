@@ -58,7 +58,7 @@ class CallContext(ABC, Generic[Deps]):
 
     @property
     def attempt(self) -> int:
-        """Which attempt at the call this is, from 1: for a tool with ``retry=``."""
+        """Which of its bodies this is, from 1: for a tool with ``retry=`` or ``hedge=``."""
         return 1
 
     @property

@@ -26,12 +26,34 @@ def check_on_error(name: str, on_error: object) -> None:
         raise TypeError(f"tool {name!r}: on_error gives a text at once; make it a def")
 
 
+def check_twice(
+    name: str, early: object, retry: object, hedge: float | None, *, safe: bool
+) -> None:
+    """Raise unless what may run the tool *name* once more than it counts is *safe*, and can work.
+
+    TypeError if *retry* is no Retry, ValueError for all else.
+    """
+    check_early(name, early, safe=safe)
+    check_retry(name, retry, safe=safe)
+    check_hedge(name, hedge, safe=safe)
+
+
 def check_early(name: str, early: object, *, safe: bool) -> None:
     """Raise ValueError if calls of the tool *name* may start *early*, and that is not *safe*."""
     if early and not safe:
         raise ValueError(
             f"tool {name!r}: early=True starts calls that may come to count for nothing; say that "
             "this does no harm, by read_only=True or idempotent=True, or drop it"
+        )
+
+
+def check_hedge(name: str, hedge: float | None, *, safe: bool) -> None:
+    """Raise ValueError if calls of the tool *name* may have two bodies, and that is not *safe*."""
+    check_times(name, hedge=hedge)
+    if hedge is not None and not safe:
+        raise ValueError(
+            f"tool {name!r}: hedge= runs a second body beside one that is slow: what the tool does "
+            "may be done twice. Say idempotent=True, or read_only=True, if that does no harm"
         )
 
 

@@ -95,7 +95,7 @@ def of_body(
     if cause is not None:
         own = cause.error(call.tool.name)
         if interrupt or isinstance(raised, WorkerLost):
-            own.__cause__ = _beneath(raised, cancelled)
+            own.__cause__ = beneath(raised, cancelled)
             return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)
         content = f"{own}; then its cleanup failed: {described(raised)}. {_UNKNOWN}"
         fatal = _keyboard_interrupt(raised)
@@ -127,6 +127,8 @@ def _cause(
     call: Attempt, turn: Supervisor, raised: BaseException | None, now: float
 ) -> Cause | None:
     """Why the call was interrupted, or None if it was not."""
+    if raised is None and call.tries is not None and call.tries.won:
+        return None
     if call.told:
         return call.cause
     own = call.own
@@ -273,7 +275,7 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
-def _beneath(exc: BaseException, cancelled: type[BaseException]) -> BaseException | None:
+def beneath(exc: BaseException, cancelled: type[BaseException]) -> BaseException | None:
     """The failure that was on its way out of the body when the interrupt came, if one was."""
     interrupts = (cancelled, Expelled)
     return next((below for below in _chain(exc) if not isinstance(below, interrupts)), None)

@@ -7,9 +7,9 @@ among the entry points of the group ``turnscope.backends``. Above: the routes. B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
 
 import attrs
@@ -32,6 +32,16 @@ def _offered() -> dict[str, Callable[[], Callable[[], Backend]]]:
     from importlib.metadata import entry_points
 
     return {point.name: point.load for point in entry_points(group=GROUP)}
+
+
+class Runs(Protocol):
+    """What runs bodies: a backend, or what stands in for one."""
+
+    def call(
+        self, fn: Callable[..., Any], kwargs: Mapping[str, Any], call: Any, /
+    ) -> Coroutine[Any, Any, Any]:
+        """Run ``fn(**kwargs)``, the body of *call*."""
+        ...
 
 
 class Place(Guest):
@@ -65,7 +75,7 @@ class Route:
 class ToolRoute(Route):
     """The way of a tool's calls: also where they run, and the check of their arguments."""
 
-    backend: Backend
+    backend: Runs
     parameters: Parameters
     guard: Guard | None = None
     """What has its calls wait for others: None if nothing does, and they overlap with all."""

@@ -32,21 +32,30 @@ if TYPE_CHECKING:
 class Tries:
     """The attempts at one call that have failed; it waits for the slots of the next."""
 
-    __slots__ = ("_back", "count", "failures", "why_no_more")
+    __slots__ = ("_back", "count", "failures", "hedged", "why_no_more", "won")
 
     def __init__(self) -> None:
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         """What they raised, but for the last attempt's, which is the call's error."""
         self.count = 1
         """Of the attempts that have begun, or are to begin."""
+        self.hedged = 0
+        """In how many of these a second body has begun."""
+        self.won = False
+        """Whether one of two bodies has returned in time, while the other has yet to end."""
         self.why_no_more = ""
         """Why there is no other attempt, if not because there were enough."""
         self._back: Event | None = None
 
     @property
+    def bodies(self) -> int:
+        """How many bodies have begun, or are to begin."""
+        return self.count + self.hedged
+
+    @property
     def said(self) -> str:
         """What a reader of the last failure shall know of the others; empty if there is nothing."""
-        times = f"tried {self.count} times" if self.count > 1 else ""
+        times = f"tried {self.bodies} times" if self.bodies > 1 else ""
         if not self.why_no_more:
             return times
         return f"{f'{times}, and not' if times else 'not tried'} again: {self.why_no_more}"
@@ -72,7 +81,7 @@ class Tries:
             self.refused(exc)
         return not self.why_no_more
 
-    def give_up(self) -> Exception:
+    def give_up(self) -> BaseException:
         """The last failure, which is the call's error after all."""
         self.count -= 1
         return self.failures.pop()

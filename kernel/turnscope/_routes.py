@@ -20,6 +20,7 @@ from ._calls import Status, ToolCall, ToolResult
 from ._errors import InvalidArguments, NotStarted, UnknownTool
 from ._guards import Guard
 from ._guests import Guest
+from ._hedging import Hedging
 from ._limits import Limiter, Limits
 from ._places import Places, Route, ToolRoute
 from ._resources import Queues
@@ -109,7 +110,8 @@ class Routes:
         if place.name in self._of_backend:
             limiters.append(self._of_backend[place.name])
         limiters.append(self._calls)
-        return ToolRoute(place, tuple(limiters), place.backend, tool.parameters)
+        route = ToolRoute(place, tuple(limiters), place.backend, tool.parameters)
+        return route if tool.hedge is None else attrs.evolve(route, backend=Hedging(route))
 
     def way_to(self, model: Guest) -> Route:
         """The way of a request to *model*."""

@@ -28,7 +28,7 @@ from typing import (
 from ._context import CallContext
 from ._functions import body_of, function_of, in_class_body, name_of, place_of
 from ._keys import Declared, Keys, declared
-from ._options import check_early, check_on_error, check_retry, check_times
+from ._options import check_on_error, check_times, check_twice
 from ._retry import Retry
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Tool(Generic[P, R_co]):
         "early",
         "exclusive",
         "fn",
+        "hedge",
         "idempotent",
         "idle_timeout",
         "limit",
@@ -107,6 +108,7 @@ class Tool(Generic[P, R_co]):
         writes: Keys = (),
         exclusive: bool = False,
         retry: Retry | None = None,
+        hedge: float | None = None,
     ) -> None:
         if isinstance(fn, Tool):
             raise TypeError(f"{fn.name!r} is a Tool already; give its options to the first @tool")
@@ -123,8 +125,7 @@ class Tool(Generic[P, R_co]):
             )
         check_times(self.name, timeout=timeout, idle_timeout=idle_timeout)
         check_on_error(self.name, on_error)
-        check_early(self.name, early, safe=read_only or idempotent)
-        check_retry(self.name, retry, safe=read_only or idempotent)
+        check_twice(self.name, early, retry, hedge, safe=read_only or idempotent)
         if inspect.isgeneratorfunction(function_of(fn)):
             raise TypeError(
                 f"tool {self.name!r} is a generator: make it `async def` to report each value as "
@@ -146,6 +147,7 @@ class Tool(Generic[P, R_co]):
         self._declared: Declared | None = declared(self.name, reads, writes)
         self._keys: Declared | None = None
         self.retry: Retry | None = retry
+        self.hedge: float | None = hedge
         total = None if retry is None else retry.total
         self.longest: float = min(timeout or math.inf, total or math.inf)
         """Seconds that a call may take, by its timeout or by its retries' total."""
@@ -243,6 +245,7 @@ def tool(
     writes: Keys = (),
     exclusive: bool = False,
     retry: Retry | None = None,
+    hedge: float | None = None,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a function, bare (``@tool``) or with options (``@tool(timeout=5)``).
@@ -268,6 +271,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         escaped. ``{name:path}`` and ``{name:text}`` say which it is.
     exclusive: whether a call runs alone in its turn.
     retry: what to do again when it fails, for a tool that is read_only or idempotent.
+    hedge: seconds after which a slow body gets a second one beside it; the first to succeed counts.
 
     Raises what `Tool` raises.
     """

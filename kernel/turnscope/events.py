@@ -8,7 +8,7 @@ those of one turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFi
 start early come, and may settle, among the text: if the response then fails or is refused, they are
 `CallDiscarded`. What fails and is tried again is no other call and no other turn: between
 `ModelStarted` and `ModelAnswered` each `ModelRetried`, and among the progress of a call each
-`CallRetried`. Both unions may grow: keep a ``case _``.
+`CallRetried` and `CallHedged`. Both unions may grow: keep a ``case _``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "CallDelta",
     "CallDiscarded",
     "CallEvent",
+    "CallHedged",
     "CallProgress",
     "CallReady",
     "CallRetried",
@@ -217,6 +218,14 @@ class CallRetried(CallEvent):
 
 
 @attrs.frozen(kw_only=True)
+class CallHedged(CallEvent):
+    """A body was slow, and a second one of the same call begins beside it."""
+
+    attempt: int
+    """Which body of the call the second is, from 1."""
+
+
+@attrs.frozen(kw_only=True)
 class CallSettled(CallEvent):
     """A call came to its one result."""
 
@@ -265,6 +274,7 @@ RunEvent: TypeAlias = (
     | CallStarted
     | CallProgress
     | CallRetried
+    | CallHedged
     | CallSettled
     | CallDiscarded
     | TurnFinished
