@@ -28,6 +28,8 @@ class Contender:
     """A first use after it, which may load what the import put off; timed apart."""
     loops: tuple[str, ...] = LOOPS
     scenarios: tuple[str, ...] = EVERY
+    elsewhere: bool = False
+    """Whether it is measured only if ``--python`` says where it is installed."""
 
 
 CONTENDERS: Final = (
@@ -47,9 +49,18 @@ CONTENDERS: Final = (
         ("turnscope", "attrs", "pydantic"),
         scenarios=("noop", "run", "agents"),
     ),
+    Contender(
+        "turnscope_before",
+        "turnscope, before",
+        "import turnscope",
+        ("turnscope", "attrs", "pydantic"),
+        scenarios=("noop", "cancel", "run", "agents", "import"),
+        elsewhere=True,
+    ),
 )
 
 FLOOR: Final = "anyio_group"
 OURS: Final = "turnscope_kernel"
+BEFORE: Final = "turnscope_before"
 KNOWN: Final = "import anyio, anyio.lowlevel, attrs, typing_extensions"
 """What turnscope is built on: the modules that come with these need no explaining."""

@@ -13,7 +13,7 @@ from statistics import median
 from sys import stdlib_module_names
 from typing import Any
 
-from .contenders import CONTENDERS, FLOOR, KNOWN, OURS
+from .contenders import BEFORE, CONTENDERS, FLOOR, KNOWN, OURS
 from .scenarios import IMPORT, SCENARIOS
 from .turns import Figure
 
@@ -95,11 +95,11 @@ def summary(samples: Iterable[Sample]) -> Found:
     return found
 
 
-def ratio(of_metric: dict[str, dict[int, float]], contender: str) -> Spread | None:
-    """*contender* over the floor, round by round; None without a floor above 0."""
-    floor = of_metric.get(FLOOR, {})
+def ratio(of_metric: dict[str, dict[int, float]], contender: str, to: str = FLOOR) -> Spread | None:
+    """*contender* over another, the floor, round by round; None without one above 0."""
+    other = of_metric.get(to, {})
     mine = of_metric.get(contender, {})
-    return Spread.of(mine[each] / floor[each] for each in mine if floor.get(each, 0) > 0)
+    return Spread.of(mine[each] / other[each] for each in mine if other.get(each, 0) > 0)
 
 
 def verdicts(found: Found) -> list[Verdict]:
@@ -145,6 +145,8 @@ def report(
     parts = [_head(about)]
     if kept := verdicts(found):
         parts.append("## Figures\n\n" + _figures(kept))
+    if changes := _changes(found):
+        parts.append("## Against before\n\n" + changes)
     parts.extend(
         f"## {scenario.title}\n\n" + _contenders(found[scenario.name], scenario.units)
         for scenario in (*SCENARIOS.values(), IMPORT)
@@ -197,6 +199,19 @@ def _figures(kept: Sequence[Verdict]) -> str:
             ]
         )
     return table(["figure", "loop", "floor", "turnscope", "x floor", "must be", "so"], rows)
+
+
+def _changes(found: Found) -> str:
+    """Each metric over that of another commit; empty if none was measured."""
+    rows = []
+    for scenario in (*SCENARIOS.values(), IMPORT):
+        for loop, metrics in found.get(scenario.name, {}).items():
+            for metric in scenario.units:
+                times = ratio(metrics.get(metric, {}), OURS, BEFORE)
+                if times is not None:
+                    where = "" if loop == "none" else loop
+                    rows.append([f"{scenario.name}: {metric}", where, _times(times)])
+    return table(["", "loop", "x before"], rows) if rows else ""
 
 
 def _contenders(loops: dict[str, Any], units: dict[str, str]) -> str:

@@ -190,8 +190,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the tables; 1 if a checker failed, else 0."""
     asked = arguments(argv)
-    chosen = [contender for contender in CONTENDERS if contender.name in asked.contender]
     bench = Bench(dict(each.split("=", 1) for each in asked.python))
+    chosen = [
+        contender
+        for contender in CONTENDERS
+        if contender.name in asked.contender
+        and (contender.name in bench.pythons or not contender.elsewhere)
+    ]
     began = time.time()
     about: dict[str, Any] = {
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),

@@ -17,9 +17,9 @@ import pytest
 from bench import run as bench_run
 from bench import tools
 from bench.checks import CheckFailed
-from bench.contenders import CONTENDERS, FLOOR, OURS
+from bench.contenders import BEFORE, CONTENDERS, FLOOR, OURS
 from bench.measure import check_no_children
-from bench.report import Sample, summary, verdicts
+from bench.report import Sample, report, summary, verdicts
 from bench.scenarios import SCENARIOS, run
 from bench.tools import Call, Conversation, Tool
 from bench.turns import Effort, Metrics
@@ -278,6 +278,31 @@ def test_a_ratio_is_taken_within_its_round(times: float, word: str) -> None:
     assert verdict.ratio.high == pytest.approx(verdict.ratio.low) == pytest.approx(times)
 
 
+def test_a_change_is_measured_against_before_in_its_round() -> None:
+    samples = [
+        Sample(name, "noop", "asyncio", round_, {"further call, to 512": pace * times})
+        for round_, pace in enumerate((1.0, 10.0))
+        for name, times in ((BEFORE, 2.0), (OURS, 3.0))
+    ]
+    head = {"began": "now", "quick": True, "contenders": {}, "load at the end": 0, "seconds": 1}
+    machine = {"processor": "p", "cpus": 2, "system": "s", "load": 0}
+    text = report({**head, "machine": machine}, summary(samples), [], [], {})
+    assert "| noop: further call, to 512 | asyncio | 1.50 (1.50 to 1.50) |" in text
+
+
+def test_another_commit_is_measured_only_where_it_is_said_to_be(tmp_path: Any) -> None:
+    script = os.path.join(os.path.dirname(bench_run.__file__), "run.py")
+    command = [sys.executable, script, "--quick", "--scenario", "noop", "--rounds", "1"]
+    command += ["--loop", "asyncio", "--contender", BEFORE, OURS]
+    every = len(SCENARIOS["noop"].units)
+    for more, rows in ((), 0), (("--python", f"{BEFORE}={sys.executable}"), every):
+        done = subprocess.run(
+            [*command, *more], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert done.stdout.count("| turnscope, before |") == rows
+
+
 def test_the_benchmark_runs_end_to_end(tmp_path: Any) -> None:
     file = tmp_path / "out.json"
     script = os.path.join(os.path.dirname(bench_run.__file__), "run.py")
@@ -289,7 +314,9 @@ def test_the_benchmark_runs_end_to_end(tmp_path: Any) -> None:
     assert "noop: further call, to 512 | trio" in done.stdout
     written = json.loads(file.read_text())
     cells = {(sample["contender"], sample["loop"]) for sample in written["samples"]}
-    measured = {(each.name, loop) for each in CONTENDERS for loop in each.loops}
+    measured = {
+        (each.name, loop) for each in CONTENDERS for loop in each.loops if not each.elsewhere
+    }
     assert cells == measured - {(skip["contender"], skip["loop"]) for skip in written["skips"]}
     assert len(written["verdicts"]) == 4 * len({loop for _, loop in cells})
     assert written["contenders"][OURS]["anyio"]
