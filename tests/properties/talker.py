@@ -103,6 +103,8 @@ class Talker:
     """`CallContext.deadline`, as the bodies read it."""
     working: Counter[str] = attrs.Factory(Counter)
     """Bodies at work, by run; those of the tool "agent" are parked, and do not count."""
+    void: Counter[str] = attrs.Factory(Counter)
+    """The tokens of answers that failed when they had reported them, by prompt."""
     open: int = 0
     """Requests that are under way."""
     violation: str = ""
@@ -195,6 +197,8 @@ class Talker:
             if not (answer.unfinished and isinstance(piece, ModelFinished)):
                 yield piece
         if answer.fails_at is not None:
+            if not answer.unfinished:
+                self.void[place.rpartition(".")[0]] += answer.tokens
             raise Planned("cut off at the end")
 
     def instruct(self, context: RunContext[Any]) -> str:

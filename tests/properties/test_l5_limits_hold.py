@@ -158,6 +158,9 @@ def budgets_hold(chat: Chat, loop: Loop) -> None:
             spent[each]["tokens"] += tokens
         assert all(spent[each]["calls"] <= level[each].calls for each in runs), event
         if isinstance(event, RunFinished):
+            void = talker.void[talker.prompts.get(event.run_id, "")]  # spent, and for nothing
+            for each in runs:
+                spent[each]["tokens"] += void
             assert event.usage.tokens == spent[event.run_id]["tokens"], "its usage is the tree's"
             if type(event.error).__name__ == "BudgetExceeded":
                 assert not all(left(event, what) for what in ("turns", "calls", "tokens")), event
