@@ -1,6 +1,6 @@
 """The sessions that say whether turnscope holds: style, types, tests, lowest versions, coverage.
 
-`nox` runs all of them; `nox -s tests` one; `nox -s "tests-3.12(loop='trio')"` one cell of it; what
+`nox` runs all of them; `nox -s tests` one; `nox -s tests-3.12 -- --loop=trio` one cell of it; what
 follows `--` goes to pytest (or to the benchmark). Tests run against the built wheel, never against
 the source tree, so a file that the wheel lacks is a failure here and not at a user's.
 """
@@ -22,7 +22,6 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ("turnscope", "turnscope_backends", "turnscope_adapters")
 EXTRAS = "trio,uvloop,cli,openai"
-LOOPS = ("asyncio", "uvloop", "trio")
 SCRATCH = ROOT / ".nox" / "turnscope"
 REPORTS = SCRATCH / "reports"  # one JUnit file for each pytest run; .ci/run adds them up
 
@@ -75,24 +74,23 @@ def install_wheel(session: nox.Session, *more: str) -> None:
         session.run("python", "-c", probe.format(package), silent=True)
 
 
-# The broken kernels test the tests: the cells of one Python, the one that is always there, will do.
-SOUND = "--ignore=tests/planted"
-# And what `lowest` and `coverage` look at shows with a few examples of each law.
-BRIEF = ("brief", SOUND)
+# How many examples a law gets, and whether broken kernels are caught, depends on no Python: the one
+# that is always there has them all, the other sessions a few examples of each law.
+WHOLE = ("ci",)
+BRIEF = ("brief", "--ignore=tests/planted")
 
 
-def pytest(
-    session: nox.Session, profile: str, *arguments: str, runner: tuple[str, ...] = ()
-) -> None:
+def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
     """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own."""
     report = REPORTS / f"{re.sub(r'[^0-9a-z.]+', '-', session.name.lower()).strip('-')}.xml"
     report.unlink(missing_ok=True)
     session.run(
         "python",
-        *runner,
         "-m",
         "pytest",
         f"--junitxml={report}",
+        "--numprocesses=auto",
+        "--dist=worksteal",  # what waits and what computes is uneven
         *arguments,
         *session.posargs,
         env={"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile)},
@@ -124,11 +122,10 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS)
-@nox.parametrize("loop", LOOPS)
-def tests(session: nox.Session, loop: str) -> None:
-    """The suite on one Python and one event loop."""
+def tests(session: nox.Session) -> None:
+    """The suite on one Python: each event loop, asyncio, uvloop and trio."""
     install_wheel(session, *group("test"))
-    pytest(session, "ci", f"--loop={loop}", *(() if session.python == RUNNING else (SOUND,)))
+    pytest(session, *(WHOLE if session.python == RUNNING else BRIEF))
 
 
 @nox.session(python=MATRIX[0])
@@ -159,13 +156,9 @@ def lower_bounds() -> list[str]:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """The suite on asyncio and trio, with the wheel's lines mapped back to the source tree."""
-    install_wheel(session, *group("test"))
-    for stale in [*ROOT.glob(".coverage"), *ROOT.glob(".coverage.*")]:
-        stale.unlink()
+    install_wheel(session, *group("test"), *group("coverage"))
     # Not uvloop: nothing of ours runs there that does not run on asyncio.
-    pytest(session, *BRIEF, "--loop=asyncio", "--loop=trio", runner=("-m", "coverage", "run"))
-    session.run("python", "-m", "coverage", "combine", silent=True)
-    session.run("python", "-m", "coverage", "report")
+    pytest(session, *BRIEF, "--loop=asyncio", "--loop=trio", "--cov", "--cov-report=term-missing")
 
 
 @nox.session

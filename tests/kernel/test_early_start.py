@@ -569,7 +569,9 @@ async def test_text_may_stream_on_while_calls_work_and_nobody_reads() -> None:
         start = anyio.current_time()
         async with kernel.start(an_agent(stream, "done", tools=[look]), "go") as run:
             await anyio.sleep(10.5 * UNIT)  # and then reads all of it
-            assert ended == ["a"]
+            with anyio.fail_after(100 * UNIT):  # in real time it may have been late
+                while ended != ["a"]:
+                    await anyio.sleep(UNIT)
             assert "".join([text async for text in run.text()]) == "x" * 9 + "done"
         took(start, 10.5 * UNIT)
 
