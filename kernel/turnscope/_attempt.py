@@ -273,8 +273,8 @@ class Attempt(Retried):
         if self._parking is None:
             self._parking = Parking(self.ticket)
         self._parking.park(nested)
-        if self.told and self.inner is not None:
-            nested.ask(_outcome.PARENT_ENDS, self.inner.deadline)
+        if self.told:
+            nested.ask(_outcome.PARENT_ENDS, self.ends_at)
 
     async def unhost(self, nested: Nested) -> BaseException | None:
         """A turn inside the body has ended; returns what its block is to raise.
