@@ -114,13 +114,12 @@ def sent_by_scope(cancellation: BaseException) -> bool:
     return "cancel scope" in str(cancellation)
 
 
-def sent_by(cancellation: BaseException, *scopes: CancelScope | None) -> bool:
-    """Whether *cancellation* names one of *scopes*, as AnyIO's do on asyncio.
+def sent_by(cancellation: BaseException, scope: CancelScope | None) -> bool:
+    """Whether *cancellation* names *scope*, as AnyIO's do on asyncio.
 
     Of two scopes that are cancelled at one instant the first sends; only it takes what it sent.
     """
-    said = str(cancellation)
-    return any(f"scope {id(scope):x}" in said for scope in scopes)
+    return scope is not None and f"scope {id(scope):x}" in str(cancellation)
 
 
 class Host:
