@@ -277,8 +277,8 @@ def _chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 def beneath(exc: BaseException, cancelled: type[BaseException]) -> BaseException | None:
     """The failure that was on its way out of the body when the interrupt came, if one was."""
-    interrupts = (cancelled, Expelled)
-    return next((below for below in _chain(exc) if not isinstance(below, interrupts)), None)
+    chain = _chain(exc) if exc.__cause__ or exc.__context__ else (exc,)
+    return next((each for each in chain if not isinstance(each, (cancelled, Expelled))), None)
 
 
 def _members(exc: BaseException) -> Sequence[BaseException]:
