@@ -48,7 +48,7 @@ class Ending(Scenario):
     what: str
     """What ends it, in a word."""
     metric = "until quiet"
-    full = Effort(rounds=5, seconds=0.5)
+    full = Effort(rounds=3, seconds=0.5)
     quick = Effort(rounds=1, seconds=0.2)
     tools: tuple[Tool, ...] = (tools.NAP_TOOL, tools.TIDY_TOOL)
 
@@ -108,8 +108,8 @@ class Cancel(Ending):
     title = "{n} sleeping calls, cancelled"
     what = "cancel"
     figures = (Figure("until quiet", 3, strive=2),)
-    full = Effort(rounds=7, seconds=1.0)
-    quick = Effort(rounds=2, seconds=0.3)
+    full = Effort(rounds=5, seconds=0.7)
+    quick = Effort(rounds=1, seconds=0.3)
 
     async def ended(self, session: Session, prepared: Any) -> Ended:
         """Cancel from the group's own task: the turn is in another."""
