@@ -11,7 +11,11 @@ from typing import Final
 
 LOOPS: Final = ("asyncio", "uvloop", "trio")
 ASYNCIO: Final = ("asyncio", "uvloop")
-EVERY: Final = ("noop", "cancel", "threads", "cpu", "run", "streamed", "agents", "import")
+EVERY: Final = (
+    *("noop", "sleep", "cancel", "cancel_scope", "cancel_timeout", "raise", "hang"),
+    *("threads", "cpu", "conflict", "limits", "run", "long", "streamed", "consumer"),
+    *("nested", "agents", "agents_10000", "import", "footprint"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,16 @@ class Contender:
 
 
 CONTENDERS: Final = (
-    Contender("gather", "bare gather", "import asyncio", (), loops=ASYNCIO),
+    Contender(
+        "gather",
+        "bare gather",
+        "import asyncio",
+        (),
+        loops=ASYNCIO,
+        # The first call that ends by an exception ends it, a cancellation too: it waits neither for
+        # the calls beside one that has raised, nor for what others clean up.
+        scenarios=tuple(name for name in EVERY if name not in ("raise", "cancel_timeout")),
+    ),
     Contender("anyio_group", "bare AnyIO task group", "import anyio", ()),
     Contender(
         "turnscope_kernel",
@@ -47,14 +60,17 @@ CONTENDERS: Final = (
         "turnscope, observed",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
-        scenarios=("noop", "run", "agents"),
+        scenarios=("noop", "run", "long", "nested", "agents"),
     ),
     Contender(
         "turnscope_before",
         "turnscope, before",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
-        scenarios=("noop", "cancel", "run", "agents", "import"),
+        # Not what takes minutes or depends on the machine more than on turnscope.
+        scenarios=tuple(
+            name for name in EVERY if name not in ("threads", "cpu", "streamed", "agents_10000")
+        ),
         elsewhere=True,
     ),
 )
