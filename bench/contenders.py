@@ -1,12 +1,14 @@
 """Who is measured: names and facts alone, so that the runner imports no contender.
 
-``python bench/run.py --python NAME=/path/to/python`` runs a contender in an environment of its own,
-which needs anyio and what the driver imports.
+A contender with requirements runs in an environment that is made for it when it is first measured.
+``python bench/run.py --python NAME=/path/to/python`` names one that is there, for any contender: it
+needs anyio and what the driver imports.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 LOOPS: Final = ("asyncio", "uvloop", "trio")
@@ -30,11 +32,26 @@ class Contender:
     scenarios: tuple[str, ...] = EVERY
     elsewhere: bool = False
     """Whether it is measured only if ``--python`` says where it is installed."""
+    floor: bool = False
+    """Whether it is what could be written by hand: no framework, and no promises."""
+    peer: bool = False
+    """Whether it is somebody else's: measured when asked for, and its failures are results."""
+    requirements: tuple[str, ...] = ()
+    """What is installed in an environment of its own; none: it runs where the runner does."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """The scenarios that it cannot be asked to play, and why."""
+
+    def takes(self, scenario: str) -> bool:
+        """Whether it is measured in *scenario*."""
+        return scenario in self.scenarios and scenario not in self.lacks
 
 
 CONTENDERS: Final = (
-    Contender("gather", "bare gather", "import asyncio", (), loops=ASYNCIO),
-    Contender("anyio_group", "bare AnyIO task group", "import anyio", ()),
+    Contender("gather", "bare gather", "import asyncio", (), loops=ASYNCIO, floor=True),
+    Contender(
+        "task_group", "bare asyncio TaskGroup", "import asyncio", (), loops=ASYNCIO, floor=True
+    ),
+    Contender("anyio_group", "bare AnyIO task group", "import anyio", (), floor=True),
     Contender(
         "turnscope_kernel",
         "turnscope",
@@ -56,6 +73,19 @@ CONTENDERS: Final = (
         ("turnscope", "attrs", "pydantic"),
         scenarios=("noop", "cancel", "run", "agents", "import"),
         elsewhere=True,
+    ),
+    Contender(
+        "pydantic_ai",
+        "pydantic-ai",
+        "import pydantic_ai",
+        ("pydantic-ai-slim", "pydantic"),
+        first="async def noop(n: int) -> int: return n\npydantic_ai.Agent(tools=[noop])",
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("pydantic-ai-slim>=2.68",),
+        lacks={
+            "limits": "no cap on the concurrent calls of a tool",
+        },
     ),
 )
 

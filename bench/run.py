@@ -2,7 +2,8 @@
 
 Every measurement has a process of its own, and every round has one of each contender, so that what
 disturbs the machine disturbs them all. It ends with 0 whatever the figures are, and with 1 only if
-a checker failed: a contender that did not do its work has no figures.
+a checker failed: a contender that did not do its work has no figures. With ``--peers`` it measures
+other frameworks too, each in an environment of its own; what a checker finds there is no error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +24,13 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # started as a script: only its own folder is there
     sys.path.insert(0, str(ROOT))
 
-from bench.contenders import CONTENDERS, KNOWN, LOOPS, Contender  # noqa: E402 -- because the path comes first
+from bench import environments  # noqa: E402 -- because the path comes first
+from bench.contenders import CONTENDERS, KNOWN, LOOPS, Contender  # noqa: E402 -- because, likewise
 from bench.cores import cpus  # noqa: E402 -- because, likewise
-from bench.report import Failure, Sample, Skip, report, summary  # noqa: E402 -- because, likewise
+from bench.report import Failure, Sample, Skip, errors, report, summary  # noqa: E402 -- because, likewise
 from bench.scenarios import IMPORT, SCENARIOS  # noqa: E402 -- because, likewise
 
+ENVIRONMENTS: Final = ROOT / ".nox" / "turnscope" / "bench"
 TIMEOUT: Final = 180
 """Seconds that one process may take."""
 NAMES: Final = (*SCENARIOS, IMPORT.name)
@@ -74,6 +78,22 @@ class Bench:
             self.skips.append(Skip(*cell, came["skipped"]))
         else:
             self.failures.append(Failure(*cell, round_, came["failed"]))
+
+    def settle(self, contenders: Iterable[Contender], cache: Path) -> list[Contender]:
+        """Find an interpreter for each; who has none is not measured, and the rest are given."""
+        settled = []
+        for contender in contenders:
+            if contender.requirements and contender.name not in self.pythons:
+                print(f"the environment of {contender.name} ...", file=sys.stderr, flush=True)
+                try:
+                    self.pythons[contender.name] = environments.interpreter(
+                        contender.name, contender.requirements, cache
+                    )
+                except environments.NotMade as exc:
+                    self.skips.append(Skip(contender.name, "all", "all", str(exc)))
+                    continue
+            settled.append(contender)
+        return settled
 
     def known(self) -> None:
         """Note the modules of what turnscope is built on."""
@@ -170,9 +190,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--contender",
         nargs="+",
         choices=known,
-        default=known,
+        default=[contender.name for contender in CONTENDERS if not contender.peer],
         metavar="NAME",
         help=", ".join(known),
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="other frameworks too: installs them when first asked"
+    )
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        default=ENVIRONMENTS,
+        metavar="FOLDER",
+        help="where those are installed, and found again",
     )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="fresh processes for each contender and loop"
@@ -194,9 +224,10 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [
         contender
         for contender in CONTENDERS
-        if contender.name in asked.contender
+        if (contender.name in asked.contender or (asked.peers and contender.peer))
         and (contender.name in bench.pythons or not contender.elsewhere)
     ]
+    chosen = bench.settle(chosen, asked.environments)
     began = time.time()
     about: dict[str, Any] = {
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
@@ -215,7 +246,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         scenario = IMPORT if name == IMPORT.name else SCENARIOS[name]
         effort = scenario.quick if asked.quick else scenario.full
-        taking = [contender for contender in chosen if name in contender.scenarios]
+        taking = [contender for contender in chosen if contender.takes(name)]
+        bench.skips += [
+            Skip(each.name, name, "all", each.lacks[name]) for each in chosen if name in each.lacks
+        ]
         rounds = asked.rounds or effort.rounds
         if name == IMPORT.name:
             for round_ in range(-1, rounds):
@@ -238,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     print(report(about, found, bench.failures, bench.skips, bench.modules))
     if asked.json is not None:
         asked.json.write_text(json.dumps({**about, **record(bench, found)}, indent=1) + "\n")
-    return 1 if bench.failures else 0
+    return 1 if errors(bench.failures) else 0
 
 
 def record(bench: Bench, found: Any) -> dict[str, Any]:

@@ -96,6 +96,14 @@ class Tool:
     place: Literal["inline", "thread", "process"]
     read_only: bool = False
     """It changes nothing: who can may start its calls while the model still streams."""
+    timeout: float | None = None
+    """Seconds that one call may take."""
+    key: str | None = None
+    """What its calls run on exclusively, in call order."""
+    at_most: int | None = None
+    """How many of its calls run at once."""
+    fatal: bool = False
+    """Its exception must end the turn and come out of it, bare or in a group."""
 
     @property
     def name(self) -> str:
