@@ -15,6 +15,8 @@ LOOPS: Final = ("asyncio", "uvloop", "trio")
 ASYNCIO: Final = ("asyncio", "uvloop")
 EVERY: Final = ("noop", "cancel", "threads", "cpu", "run", "streamed", "agents", "import")
 
+MINUTES: Final = "1,000 agents take it more than ten seconds: these would take minutes"
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -84,7 +86,102 @@ CONTENDERS: Final = (
         peer=True,
         requirements=("pydantic-ai-slim>=2.68",),
         lacks={
-            "limits": "no cap on the concurrent calls of a tool",
+            "limits": "no cap on the calls of a tool that run at once",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "openai_agents",
+        "openai-agents",
+        "import agents",
+        ("openai-agents", "openai", "pydantic"),
+        first=(
+            "async def noop(n: int) -> int: return n\n"
+            "agents.Agent('bench', tools=[agents.function_tool(noop)])"
+        ),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("openai-agents>=0.24",),
+        lacks={
+            "conflict": "no order between the calls of a turn",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "langgraph_toolnode",
+        "langgraph ToolNode",
+        "import langgraph.graph, langgraph.prebuilt",
+        ("langgraph", "langgraph-prebuilt", "langchain-core"),
+        first="async def noop(n: int) -> int: 'x'; return n\nlanggraph.prebuilt.ToolNode([noop])",
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("langgraph>=1.2",),
+        lacks={
+            "hang": "no timeout of a tool",
+            "conflict": "no order between the calls of a turn",
+            "limits": "its max_concurrency does not reach the calls of an asynchronous ToolNode",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "langgraph_agent",
+        "langgraph agent",
+        "import langchain.agents",
+        ("langchain", "langgraph", "langchain-core"),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("langchain>=1.2", "langgraph>=1.2"),
+        lacks={
+            "hang": "no timeout of a tool",
+            "conflict": "no order between the calls of a turn",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "inspect_ai",
+        "inspect_ai",
+        "import inspect_ai, inspect_ai.model, inspect_ai.tool",
+        ("inspect_ai", "pydantic"),
+        peer=True,
+        requirements=("inspect_ai>=0.3.285", "trio>=0.32"),
+        lacks={
+            "threads": "its tools must be asynchronous",
+            "cpu": "its tools must be asynchronous",
+            "hang": "no timeout of a tool",
+            "limits": "no cap on the calls of a tool that run at once",
+            "consumer": "no stream of the events of a run",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "agentscope",
+        "agentscope",
+        "import agentscope, agentscope.agent",
+        ("agentscope", "pydantic"),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("agentscope>=2.0.11",),
+        lacks={
+            "raise": "what a tool raises is always a result for the model",
+            "hang": "no timeout of a tool",
+            "limits": "no cap on the calls of a tool that run at once",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "bridgic",
+        "bridgic",
+        "import bridgic.core.agentic.recent",
+        ("bridgic", "bridgic-core", "pydantic"),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("bridgic>=0.4",),
+        lacks={
+            "hang": "no timeout of a tool",
+            "conflict": "no order between the calls of a turn",
+            "limits": "no cap on the calls of a tool that run at once",
+            "consumer": "no stream of the events of a run",
+            "agents_10000": MINUTES,
         },
     ),
 )

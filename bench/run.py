@@ -31,7 +31,7 @@ from bench.report import Failure, Sample, Skip, errors, report, summary  # noqa:
 from bench.scenarios import IMPORT, SCENARIOS  # noqa: E402 -- because, likewise
 
 ENVIRONMENTS: Final = ROOT / ".nox" / "turnscope" / "bench"
-TIMEOUT: Final = 180
+TIMEOUT: Final = 600
 """Seconds that one process may take."""
 NAMES: Final = (*SCENARIOS, IMPORT.name)
 # What would make this Python slower than a user's, or leave it without bytecode.

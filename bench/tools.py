@@ -97,13 +97,13 @@ class Tool:
     read_only: bool = False
     """It changes nothing: who can may start its calls while the model still streams."""
     timeout: float | None = None
-    """Seconds that one call may take."""
+    """Seconds that one call may take; one that takes longer is ended, and gives no value."""
     key: str | None = None
-    """What its calls run on exclusively, in call order."""
+    """What its calls need for themselves: all calls with one key run one by one, in call order."""
     at_most: int | None = None
-    """How many of its calls run at once."""
+    """How many of its calls may work at once."""
     fatal: bool = False
-    """Its exception must end the turn and come out of it, bare or in a group."""
+    """Its exception ends the turn, and comes out of it, bare or in a group."""
 
     @property
     def name(self) -> str:
