@@ -52,3 +52,12 @@ async def check_nothing_new(before: dict[int, str]) -> None:
         await checkpoint()
     names = ", ".join(sorted(left.values())[:5])
     raise CheckFailed(f"{len(left)} tasks are alive after the turn: {names}")
+
+
+def reaches(raised: BaseException, sought: BaseException) -> bool:
+    """Whether *sought* is *raised*, or in it if it is a group, or what it was raised from."""
+    if raised is sought:
+        return True
+    within = raised.exceptions if isinstance(raised, BaseExceptionGroup) else ()
+    below = (*within, raised.__cause__)
+    return any(reaches(each, sought) for each in below if each is not None)

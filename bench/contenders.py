@@ -13,7 +13,11 @@ from typing import Final
 
 LOOPS: Final = ("asyncio", "uvloop", "trio")
 ASYNCIO: Final = ("asyncio", "uvloop")
-EVERY: Final = ("noop", "cancel", "threads", "cpu", "run", "streamed", "agents", "import")
+EVERY: Final = (
+    *("noop", "sleep", "cancel", "cancel_scope", "cancel_timeout", "raise", "hang"),
+    *("threads", "cpu", "conflict", "limits", "run", "long", "streamed", "consumer"),
+    *("nested", "agents", "agents_10000", "import", "footprint"),
+)
 
 MINUTES: Final = "1,000 agents take it more than ten seconds: these would take minutes"
 
@@ -49,7 +53,15 @@ class Contender:
 
 
 CONTENDERS: Final = (
-    Contender("gather", "bare gather", "import asyncio", (), loops=ASYNCIO, floor=True),
+    Contender(
+        "gather",
+        "bare gather",
+        "import asyncio",
+        (),
+        loops=ASYNCIO,
+        floor=True,
+        lacks={"raise": "its other calls go on when one has raised"},
+    ),
     Contender(
         "task_group", "bare asyncio TaskGroup", "import asyncio", (), loops=ASYNCIO, floor=True
     ),
@@ -66,14 +78,17 @@ CONTENDERS: Final = (
         "turnscope, observed",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
-        scenarios=("noop", "run", "agents"),
+        scenarios=("noop", "run", "long", "nested", "agents"),
     ),
     Contender(
         "turnscope_before",
         "turnscope, before",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
-        scenarios=("noop", "cancel", "run", "agents", "import"),
+        # Not what takes minutes or depends on the machine more than on turnscope.
+        scenarios=tuple(
+            name for name in EVERY if name not in ("threads", "cpu", "streamed", "agents_10000")
+        ),
         elsewhere=True,
     ),
     Contender(

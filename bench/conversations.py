@@ -1,4 +1,4 @@
-"""What a whole run costs: a loop of model and tools, alone, for long, and a thousand at once.
+"""What a run costs: a loop of model and tools, short, long, streamed, and listened to.
 
 Every contender plays the same conversations with a stub in the place of the model, which answers at
 once: what is left is the contender's own. Above: `scenarios`. Below: the tools and the checks.
@@ -6,21 +6,22 @@ once: what is left is the contender's own. Above: `scenarios`. Below: the tools 
 
 from __future__ import annotations
 
-import gc
 import json
-import tracemalloc
 from itertools import pairwise
 from statistics import median
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any, Final
 
 import anyio
 
 from . import tools
-from .checks import CheckFailed, check_ended, check_nothing_new, check_values, tasks
-from .drivers import Session
+from .checks import CheckFailed
+from .drivers import Listening, Session
 from .tools import Call, Conversation
-from .turns import Effort, Figure, Metrics
+from .turns import TICK, Effort, Figure, Metrics, Scenario, played, repeated
+
+WINDOW: Final = 10
+"""How many turns stand for one."""
 
 
 def conversation(tool: tools.Tool, turns: int, calls: int, first: int = 0) -> Conversation:
@@ -35,67 +36,83 @@ def conversation(tool: tools.Tool, turns: int, calls: int, first: int = 0) -> Co
     ]
 
 
-class Run:
-    """A run with one call, and a run of 200 turns."""
+class Run(Scenario):
+    """A run with one call, and a run of *turns* turns."""
 
     name = "run"
-    title = "A run: prompt, no-op call, answer; and one of 200 turns"
-    LONG: Final = 200
-    WINDOW: Final = 10
-    units: Final = {
-        "run of one call": "us",
-        "turn 10": "us",
-        "turn 200": "us",
-        "turn 200 over turn 10": "",
-    }
     figures = (
         Figure("run of one call", 8),
         Figure("turn 200 over turn 10", 1.1, ratio=False),
     )
     full = Effort(rounds=7, seconds=1.0)
     quick = Effort(rounds=2, seconds=0.3)
-    cores: int | None = None
     tools = (tools.STAMP,)
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.title = f"A run: prompt, no-op call, answer; and one of {turns} turns"
+        self.units = {"run of one call": "us", **_units(turns)}
 
     async def measure(self, session: Session, effort: Effort) -> Metrics:
         """Measure short runs, and between them long ones, whose tool notes when it begins."""
         short = session.talk(conversation(tools.STAMP, 1, 1))
-        long = session.talk(conversation(tools.STAMP, self.LONG, 1))
-        await self._run(session, short, 1, first=True)
+        long = session.talk(conversation(tools.STAMP, self.turns, 1))
+        await played(session, short, range(1), first=True)
         for _ in range(5):  # warm-up
-            await self._run(session, short, 1)
+            await played(session, short, range(1))
         taken: list[float] = []
-        early: list[float] = []
-        late: list[float] = []
-        end = perf_counter() + effort.seconds
-        while perf_counter() < end or len(early) < 3:
-            taken += [await self._run(session, short, 1) for _ in range(20)]
-            await self._run(session, long, self.LONG)
-            spans = [after - before for before, after in pairwise(tools.stamps)]
-            early.append(median(spans[9 - self.WINDOW // 2 : 9 + self.WINDOW // 2]))
-            late.append(median(spans[-self.WINDOW :]))
-        return {
-            "run of one call": median(taken) * 1e6,
-            "turn 10": median(early) * 1e6,
-            "turn 200": median(late) * 1e6,
-            "turn 200 over turn 10": median(late) / median(early),
-        }
 
-    async def _run(self, session: Session, prepared: Any, n: int, *, first: bool = False) -> float:
-        tools.stamps.clear()
-        tools.ended.clear()
-        before = tasks()
-        started = perf_counter()
-        values = await session.run(prepared)
-        taken = perf_counter() - started
-        check_values(range(n), values)
-        check_ended(range(n))
-        if not first:
-            await check_nothing_new(before)
-        return taken
+        async def lap() -> tuple[float, float]:
+            taken.extend([await played(session, short, range(1)) for _ in range(20)])
+            return await _spans(session, long, self.turns)
+
+        spans = await repeated(lap, effort, warm=0)
+        return {"run of one call": median(taken) * 1e6, **_growth(self.turns, spans)}
 
 
-class Streamed:
+class Long(Scenario):
+    """A run of *turns* turns of one call: what a turn costs when so many were before it."""
+
+    name = "long"
+    full = Effort(rounds=3, seconds=1.0)
+    quick = Effort(rounds=1, seconds=0.0)
+    tools = (tools.STAMP,)
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.title = f"A run of {turns:,} turns of one no-op call"
+        self.units = _units(turns)
+
+    async def measure(self, session: Session, effort: Effort) -> Metrics:
+        """Measure runs, after a short one that is not measured."""
+        short = session.talk(conversation(tools.STAMP, 2 * WINDOW, 1))
+        long = session.talk(conversation(tools.STAMP, self.turns, 1))
+        await played(session, short, range(2 * WINDOW), first=True)
+        spans = await repeated(lambda: _spans(session, long, self.turns), effort, least=1, warm=0)
+        return _growth(self.turns, spans)
+
+
+async def _spans(session: Session, talk: Any, turns: int) -> tuple[float, float]:
+    """Play *talk*: seconds of its turns around the 10th, and of those to the last."""
+    await played(session, talk, range(turns))
+    spans = [after - before for before, after in pairwise(tools.stamps)]
+    return median(spans[9 - WINDOW // 2 : 9 + WINDOW // 2]), median(spans[-WINDOW:])
+
+
+def _units(turns: int) -> dict[str, str]:
+    return {"turn 10": "us", f"turn {turns}": "us", f"turn {turns} over turn 10": ""}
+
+
+def _growth(turns: int, spans: list[tuple[float, float]]) -> Metrics:
+    early, late = (median(each) for each in zip(*spans, strict=True))
+    return {
+        "turn 10": early * 1e6,
+        f"turn {turns}": late * 1e6,
+        f"turn {turns} over turn 10": late / early,
+    }
+
+
+class Streamed(Scenario):
     """A run whose model streams for a while, and whose calls are whole long before its end."""
 
     name = "streamed"
@@ -104,9 +121,8 @@ class Streamed:
     """Seconds into the stream."""
     units: Final = {"wall": "ms"}
     figures = (Figure("wall", 1020, ratio=False),)
-    full = Effort(rounds=5, seconds=3.0)
+    full = Effort(rounds=5, seconds=2.0)
     quick = Effort(rounds=1, seconds=0.0)
-    cores: int | None = None
     tools = (tools.LOOK_TOOL,)
 
     async def measure(self, session: Session, effort: Effort) -> Metrics:
@@ -116,101 +132,93 @@ class Streamed:
             for n, at in enumerate(self.AT)
         ]
         talk = session.talk([answer])
-        taken: list[float] = []
-        end = perf_counter() + effort.seconds
-        while perf_counter() < end or not taken:
-            taken.append(await self._run(session, talk, first=not taken))
+        first = await self._run(session, talk, first=True)
+        end = perf_counter() + effort.seconds - first
+        taken = [first]
+        while perf_counter() < end:
+            taken.append(await self._run(session, talk))
         return {"wall": median(taken) * 1e3}
 
-    async def _run(self, session: Session, talk: Any, *, first: bool) -> float:
-        tools.stamps.clear()
-        tools.ended.clear()
-        before = tasks()
+    async def _run(self, session: Session, talk: Any, *, first: bool = False) -> float:
         started = perf_counter()
-        values = await session.run(talk)
-        taken = perf_counter() - started
-        expected = range(len(self.AT))
-        check_values(expected, values)
-        check_ended(expected)
-        if not first:
-            await check_nothing_new(before)
+        taken = await played(session, talk, range(len(self.AT)), first=first)
         if taken < tools.STREAM:
             raise CheckFailed(f"a stream of {tools.STREAM} s was read in {taken:.3f} s")
         for began, at in zip(sorted(tools.stamps), self.AT, strict=True):
-            # A loop's timer may be a tick ahead of this clock.
-            if began - started < at - 0.002:
+            if began - started < at - TICK:
                 raise CheckFailed(f"a call that was whole at {at} s began at {began - started:.3f}")
         return taken
 
 
-class Agents:
-    """100 and 1,000 agents at once, each with 3 turns of 4 calls of 20 ms."""
+class Consumer(Scenario):
+    """A run whose events somebody reads, who takes 10 ms for each: do the tools wait for it?
 
-    name = "agents"
-    title = "Agents at once in one process, each with 3 turns of 4 calls of 20 ms"
-    SIZES: Final = (100, 1000)
-    TURNS: Final = 3
-    CALLS: Final = 4
+    The ideal is that of nobody listening: the model answers at once, so the tools of the last turn
+    should end when each turn before it has taken as long as its tools. How long the run takes until
+    the last event is read says how many events there are, and no more.
+    """
+
+    name = "consumer"
     units: Final = {
-        unit: of
-        for n in SIZES
-        for unit, of in {
-            f"{n}: wall": "ms",
-            f"{n}: CPU": "ms",
-            f"{n}: memory per agent": "KiB",
-        }.items()
+        "tools late": "ms",
+        "tools late, nobody listens": "ms",
+        "run, to the last event": "ms",
     }
-    figures = (
-        Figure("1000: wall", 2),
-        Figure("1000: memory per agent", 50, ratio=False),
-    )
-    full = Effort(rounds=3, seconds=0)
-    quick = Effort(rounds=1, seconds=0)
-    cores: int | None = None
-    tools = (tools.PAUSE_TOOL,)
+    full = Effort(rounds=3, seconds=1.0)
+    quick = Effort(rounds=1, seconds=0.0)
+    tools = (tools.SERVE_TOOL,)
 
-    async def measure(self, session: Session, effort: Effort) -> Metrics:
-        """Measure each size twice: its time, and, apart from it, the peak of its memory."""
-        metrics: Metrics = {}
-        await self._all(session, 10)  # warm-up
-        for n in self.SIZES:
-            cpu = process_time()
-            wall = await self._all(session, n)
-            metrics[f"{n}: wall"] = wall * 1e3
-            metrics[f"{n}: CPU"] = (process_time() - cpu) * 1e3
-            metrics[f"{n}: memory per agent"] = await self._memory(session, n) / 1024
-        return metrics
+    def __init__(self, turns: int, calls: int, seconds: float = 0.01) -> None:
+        self.turns = turns
+        self.calls = calls
+        self.seconds = seconds
+        self.title = (
+            f"{turns} turns of {calls} calls of {tools.PAUSE * 1e3:g} ms, and somebody who takes"
+            f" {seconds * 1e3:g} ms for each event"
+        )
 
-    async def _memory(self, session: Session, n: int) -> float:
-        """The peak in bytes, above what was there before, for each of *n* agents."""
-        gc.collect()
-        tracemalloc.start()
-        try:
-            base = tracemalloc.get_traced_memory()[0]
-            await self._all(session, n)
-            return (tracemalloc.get_traced_memory()[1] - base) / n
-        finally:
-            tracemalloc.stop()
+    async def measure(self, session: Listening, effort: Effort) -> Metrics:
+        """Measure runs, in turn with and without the consumer."""
+        talk = session.talk(conversation(tools.SERVE_TOOL, self.turns, self.calls))
+        await self._alone(session, talk, first=True)
 
-    async def _all(self, session: Session, n: int) -> float:
-        each = self.TURNS * self.CALLS
-        prepared = [
-            session.talk(conversation(tools.PAUSE_TOOL, self.TURNS, self.CALLS, first=i * each))
-            for i in range(n)
-        ]
-        came: list[list[object]] = [[]] * n
-        tools.ended.clear()
+        async def both() -> tuple[float, float, float]:
+            return *await self._heard(session, talk), await self._alone(session, talk)
 
-        async def agent(i: int) -> None:
-            came[i] = list(await session.run(prepared[i]))
+        late, wall, alone = zip(*await repeated(both, effort, least=1, warm=0), strict=True)
+        return {
+            "tools late": median(late) * 1e3,
+            "tools late, nobody listens": median(alone) * 1e3,
+            "run, to the last event": median(wall) * 1e3,
+        }
+
+    async def _alone(self, session: Session, talk: Any, *, first: bool = False) -> float:
+        started = perf_counter()
+        await played(session, talk, range(self.turns * self.calls), first=first)
+        return self._late(started)
+
+    async def _heard(self, session: Listening, talk: Any) -> tuple[float, float]:
+        """One run with the consumer: by how much the tools were late, and how long it took."""
+        heard = 0
+
+        async def each() -> None:
+            nonlocal heard
+            await anyio.sleep(self.seconds)
+            heard += 1
 
         started = perf_counter()
-        async with anyio.create_task_group() as group:
-            for i in range(n):
-                group.start_soon(agent, i)
+        await played(
+            session, talk, range(self.turns * self.calls), by=lambda: session.listen(talk, each)
+        )
         taken = perf_counter() - started
-        check_values(range(n * each), [value for values in came for value in values])
-        check_ended(range(n * each))
-        if taken < self.TURNS * tools.PAUSE:
-            raise CheckFailed(f"{self.TURNS} turns of {tools.PAUSE} s were done in {taken:.3f} s")
-        return taken
+        if heard < self.turns:
+            raise CheckFailed(f"{heard} events were told, in {self.turns} turns")
+        if taken < heard * (self.seconds - TICK):
+            raise CheckFailed(f"{heard} events were told in {taken:.3f} s: not one after the other")
+        return self._late(started), taken
+
+    def _late(self, started: float) -> float:
+        late = max(ended for _, _, ended in tools.spans) - started - self.turns * tools.PAUSE
+        if late < -TICK:
+            raise CheckFailed(f"the tools ended {-late:.3f} s before their turns can be over")
+        return late

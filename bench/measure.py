@@ -11,7 +11,10 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from bench.turns import Effort, Scenario
 
 OPTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "asyncio": ("asyncio", {}),
@@ -23,14 +26,20 @@ OPTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 def main(driver: str, scenario: str, loop: str, rounds: str, seconds: str) -> dict[str, Any]:
     """Measure, and say what came of it: metrics, or the reason why there are none."""
+    from bench.scenarios import SCENARIOS
+    from bench.turns import Effort
+
+    return measured(driver, SCENARIOS[scenario], loop, Effort(int(rounds), float(seconds)))
+
+
+def measured(driver: str, chosen: Scenario, loop: str, effort: Effort) -> dict[str, Any]:
+    """As `main`, for a scenario of any size."""
     import anyio
 
     from bench.checks import CheckFailed
     from bench.cores import narrow
-    from bench.scenarios import SCENARIOS, run
-    from bench.turns import Effort
+    from bench.scenarios import run
 
-    chosen = SCENARIOS[scenario]
     if chosen.cores is not None:
         narrow(chosen.cores)
     try:
@@ -40,7 +49,6 @@ def main(driver: str, scenario: str, loop: str, rounds: str, seconds: str) -> di
     except ImportError as exc:
         return {"skipped": f"{exc}"}
     backend, options = OPTIONS[loop]
-    effort = Effort(int(rounds), float(seconds))
     try:
         metrics = anyio.run(run, chosen, module, effort, backend=backend, backend_options=options)
         check_no_children()

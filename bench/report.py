@@ -14,7 +14,7 @@ from sys import stdlib_module_names
 from typing import Any, Final
 
 from .contenders import BEFORE, CONTENDERS, FLOOR, KNOWN, OURS
-from .scenarios import IMPORT, SCENARIOS
+from .scenarios import EVERY
 from .turns import Figure
 
 PEERS: Final = frozenset(each.name for each in CONTENDERS if each.peer)
@@ -110,7 +110,7 @@ def ratio(of_metric: dict[str, dict[int, float]], contender: str, to: str = FLOO
 def verdicts(found: Found) -> list[Verdict]:
     """Every figure for which there are samples."""
     made = []
-    for scenario in (*SCENARIOS.values(), IMPORT):
+    for scenario in EVERY.values():
         for figure in scenario.figures:
             for loop, metrics in found.get(scenario.name, {}).items():
                 of_metric = metrics.get(figure.metric, {})
@@ -157,7 +157,7 @@ def report(
         parts.append("## Figures\n\n" + _figures(kept))
     if changes := _changes(found):
         parts.append("## Against before\n\n" + changes)
-    for scenario in (*SCENARIOS.values(), IMPORT):
+    for scenario in EVERY.values():
         refused = [
             each for each in failures if each.scenario == scenario.name and each.contender in PEERS
         ]
@@ -197,8 +197,7 @@ def _head(about: dict[str, Any]) -> str:
 def _figures(kept: Sequence[Verdict]) -> str:
     rows = []
     for each in kept:
-        units = IMPORT.units if each.scenario == IMPORT.name else SCENARIOS[each.scenario].units
-        unit = units[each.metric]
+        unit = EVERY[each.scenario].units[each.metric]
         rows.append(
             [
                 f"{each.scenario}: {each.metric}",
@@ -216,7 +215,7 @@ def _figures(kept: Sequence[Verdict]) -> str:
 def _changes(found: Found) -> str:
     """Each metric over that of another commit; empty if none was measured."""
     rows = []
-    for scenario in (*SCENARIOS.values(), IMPORT):
+    for scenario in EVERY.values():
         for loop, metrics in found.get(scenario.name, {}).items():
             for metric in scenario.units:
                 times = ratio(metrics.get(metric, {}), OURS, BEFORE)

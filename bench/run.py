@@ -15,7 +15,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +28,14 @@ if str(ROOT) not in sys.path:  # started as a script: only its own folder is the
 from bench import environments  # noqa: E402 -- because the path comes first
 from bench.contenders import CONTENDERS, KNOWN, LOOPS, Contender  # noqa: E402 -- because, likewise
 from bench.cores import cpus  # noqa: E402 -- because, likewise
+from bench.plan import plan, plan_in_small  # noqa: E402 -- because, likewise
 from bench.report import Failure, Sample, Skip, errors, report, summary  # noqa: E402 -- because, likewise
-from bench.scenarios import IMPORT, SCENARIOS  # noqa: E402 -- because, likewise
+from bench.scenarios import EVERY, FOOTPRINT, IMPORT  # noqa: E402 -- because, likewise
 
 ENVIRONMENTS: Final = ROOT / ".nox" / "turnscope" / "bench"
 TIMEOUT: Final = 600
 """Seconds that one process may take."""
-NAMES: Final = (*SCENARIOS, IMPORT.name)
+NAMES: Final = tuple(EVERY)
 # What would make this Python slower than a user's, or leave it without bytecode.
 UNUSUAL: Final = frozenset(
     {
@@ -71,11 +73,20 @@ class Bench:
         if any(cell == (skip.contender, skip.scenario, skip.loop) for skip in self.skips):
             return
         command = [self.python(contender), "-m", "bench.measure", contender.name, scenario, loop]
-        came = _run([*command, *more])
+        self._keep(cell, round_, _run([*command, *more]))
+
+    def footprint(self, contender: Contender, round_: int) -> None:
+        """Measure what *contender* takes in memory and on disk, in a fresh process."""
+        script = str(ROOT / "bench" / "footprint.py")
+        came = _run([self.python(contender), script, contender.imports])
+        self._keep((contender.name, FOOTPRINT.name, "none"), round_, came)
+
+    def _keep(self, cell: tuple[str, str, str], round_: int, came: dict[str, Any]) -> None:
         if "metrics" in came:
             self.samples.append(Sample(*cell, round_, came["metrics"]))
         elif "skipped" in came:
-            self.skips.append(Skip(*cell, came["skipped"]))
+            if not any(cell == (skip.contender, skip.scenario, skip.loop) for skip in self.skips):
+                self.skips.append(Skip(*cell, came["skipped"]))
         else:
             self.failures.append(Failure(*cell, round_, came["failed"]))
 
@@ -94,6 +105,12 @@ class Bench:
                     continue
             settled.append(contender)
         return settled
+
+    def smoke(self, contender: Contender, loop: str, scenarios: Sequence[str]) -> None:
+        """See whether *contender* gets through *scenarios* in small, in one process for all."""
+        came = _run([self.python(contender), "-m", "bench.smoke", contender.name, loop, *scenarios])
+        for name in scenarios:
+            self._keep((contender.name, name, loop), 0, came.get(name, came))
 
     def known(self) -> None:
         """Note the modules of what turnscope is built on."""
@@ -177,6 +194,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="about two minutes; shows little but that it runs"
     )
     parser.add_argument(
+        "--smoke", action="store_true", help="in small, at once: does everything run, and right?"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write everything measured to FILE"
     )
     parser.add_argument(
@@ -228,6 +248,12 @@ def main(argv: list[str] | None = None) -> int:
         and (contender.name in bench.pythons or not contender.elsewhere)
     ]
     chosen = bench.settle(chosen, asked.environments)
+    bench.skips += [
+        Skip(each.name, name, "all", reason)
+        for each in chosen
+        for name, reason in each.lacks.items()
+        if name in asked.scenario
+    ]
     began = time.time()
     about: dict[str, Any] = {
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
@@ -240,32 +266,13 @@ def main(argv: list[str] | None = None) -> int:
             for each in chosen
         },
     }
-    for name in NAMES:
-        if name not in asked.scenario:
-            continue
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        scenario = IMPORT if name == IMPORT.name else SCENARIOS[name]
-        effort = scenario.quick if asked.quick else scenario.full
-        taking = [contender for contender in chosen if contender.takes(name)]
-        bench.skips += [
-            Skip(each.name, name, "all", each.lacks[name]) for each in chosen if name in each.lacks
-        ]
-        rounds = asked.rounds or effort.rounds
-        if name == IMPORT.name:
-            for round_ in range(-1, rounds):
-                for contender in taking:
-                    bench.imported(contender, round_)
-            bench.known()
-            continue
-        for round_ in range(rounds):
-            for loop in asked.loop:
-                # Each round begins with another contender: none is always the one after the rest.
-                first = round_ % len(taking) if taking else 0
-                for contender in (*taking[first:], *taking[:first]):
-                    if loop in contender.loops:
-                        bench.measure(
-                            contender, name, loop, round_, str(rounds), str(effort.seconds)
-                        )
+    if asked.smoke:
+        print("A smoke run: sizes are small and processes run at once, so no figure holds.\n")
+        with ThreadPoolExecutor(cpus()) as pool:
+            list(pool.map(lambda job: job(), plan_in_small(bench, asked, chosen)))
+    else:
+        for job in plan(bench, asked, chosen):
+            job()
     about["seconds"] = round(time.time() - began, 1)
     about["load at the end"] = load()
     found = summary(bench.samples)

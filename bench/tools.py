@@ -15,19 +15,32 @@ from typing import Any, Final, Literal
 import anyio
 
 begun: Final[list[int]] = []
-"""The argument of each `nap` and `block` whose body has begun, in this process."""
+"""The argument of each body that has begun, in this process, of those that tell."""
 ended: Final[list[int]] = []
-"""The argument of each `noop`, `nap` and `block` whose body has ended, in this process."""
-
+"""The argument of each body that has ended, in this process; of `burn` nothing is known."""
 stamps: Final[list[float]] = []
-"""When each body of `stamp` and `look` began, in this process: seconds."""
+"""When each body of `stamp`, `look` and `strike` began, in this process: seconds."""
+spans: Final[list[tuple[int, float, float]]] = []
+"""The argument of each body that sleeps for a known time, and its begin and end: seconds."""
+cleaned: Final[list[int]] = []
+"""The argument of each `tidy` whose cleanup has run to its end."""
+thrown: Final[list[Exception]] = []
+"""What each `strike` has raised."""
+gates: Final[list[anyio.Event]] = []
+"""The last one holds `strike` back."""
 
 STREAM: Final = 1.0
 """Seconds that a response streams whose calls become whole one after the other."""
 LOOK: Final = 0.5
 """Seconds that `look` sleeps."""
 PAUSE: Final = 0.02
-"""Seconds that `pause` sleeps."""
+"""Seconds that `pause` and `serve` sleep."""
+REST: Final = 0.05
+"""Seconds that `rest` sleeps."""
+STEP: Final = 0.001
+"""Seconds that `step` sleeps, and the cleanup of `tidy`."""
+EDIT: Final = 0.002
+"""Seconds that `edit` and `peek` sleep."""
 BLOCK: Final = 0.1
 """Seconds that `block` sleeps."""
 NAP: Final = 60.0
@@ -62,6 +75,39 @@ async def pause(n: int) -> int:
     return n
 
 
+async def rest(n: int) -> int:
+    """Wait, as for a server, and give n back."""
+    return await _asleep(n, REST)
+
+
+async def serve(n: int) -> int:
+    """Wait, as for a fast server, and give n back; `pause`, but it tells when."""
+    return await _asleep(n, PAUSE)
+
+
+async def step(n: int) -> int:
+    """Wait for as short as a server can take, and give n back."""
+    return await _asleep(n, STEP)
+
+
+async def edit(n: int) -> int:
+    """Wait, as for a file that is written, and give n back."""
+    return await _asleep(n, EDIT)
+
+
+async def peek(n: int) -> int:
+    """Wait, as for a file that is read, and give n back."""
+    return await _asleep(n, EDIT)
+
+
+async def _asleep(n: int, seconds: float) -> int:
+    began = time.perf_counter()
+    await anyio.sleep(seconds)
+    spans.append((n, began, time.perf_counter()))
+    ended.append(n)
+    return n
+
+
 async def nap(n: int) -> int:
     """Sleep until cancelled."""
     begun.append(n)
@@ -70,6 +116,51 @@ async def nap(n: int) -> int:
     finally:
         ended.append(n)
     return n
+
+
+async def tidy(n: int) -> int:
+    """Sleep until cancelled, and then clean up, which takes a moment."""
+    begun.append(n)
+    try:
+        try:
+            await anyio.sleep(NAP)
+        finally:
+            await anyio.sleep(STEP)
+            cleaned.append(n)
+    finally:
+        ended.append(n)
+    return n
+
+
+async def hang(n: int) -> int:
+    """Never come back."""
+    begun.append(n)
+    try:
+        await anyio.sleep_forever()
+    finally:
+        ended.append(n)
+
+
+class Struck(Exception):
+    """What `strike` raises."""
+
+
+async def strike(n: int) -> int:
+    """Raise, as soon as the gate is open."""
+    begun.append(n)
+    try:
+        await gates[-1].wait()
+        thrown.append(Struck(f"call {n}"))
+        stamps.append(time.perf_counter())
+        raise thrown[-1]
+    finally:
+        ended.append(n)
+
+
+def clear() -> None:
+    """Forget all that was noted."""
+    for ledger in (begun, ended, stamps, spans, cleaned, thrown, gates):
+        ledger.clear()
 
 
 def block(n: int) -> int:
@@ -136,6 +227,12 @@ NOOP: Final = Tool(noop, "inline")
 STAMP: Final = Tool(stamp, "inline")
 LOOK_TOOL: Final = Tool(look, "inline", read_only=True)
 PAUSE_TOOL: Final = Tool(pause, "inline")
+REST_TOOL: Final = Tool(rest, "inline")
+EDIT_TOOL: Final = Tool(edit, "inline", key="file")
+PEEK_TOOL: Final = Tool(peek, "inline")
+SERVE_TOOL: Final = Tool(serve, "inline")
 NAP_TOOL: Final = Tool(nap, "inline")
+TIDY_TOOL: Final = Tool(tidy, "inline")
+STRIKE_TOOL: Final = Tool(strike, "inline", fatal=True)
 BLOCK_TOOL: Final = Tool(block, "thread")
 BURN_TOOL: Final = Tool(burn, "process")

@@ -7,7 +7,7 @@ only its own environment has. It does the work as that contender's users would w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -44,9 +44,33 @@ class Session(Protocol):
         ...
 
 
+class Nesting(Session, Protocol):
+    """A session that can make a tool of an agent."""
+
+    def nest(self, conversations: Sequence[Conversation]) -> Any:
+        """Put agents into one another, the outermost first, before the clock starts.
+
+        Each plays its conversation, in which all but the innermost call a tool named ``inner``,
+        with one argument ``n``: that runs the next agent. `run` takes what comes of it, and gives
+        the values of the innermost calls.
+        """
+        ...
+
+
+class Listening(Session, Protocol):
+    """A session whose runs can be followed while they go on."""
+
+    async def listen(self, talk: Any, each: Callable[[], Awaitable[None]]) -> Sequence[object]:
+        """As `run`, but await *each* for every event that the contender tells of the run."""
+        ...
+
+
 class Driver(Protocol):
     """A module of this package."""
 
     def session(self, tools: Sequence[Tool], /) -> AbstractAsyncContextManager[Session]:
-        """Open the contender for *tools*; what it started has ended when the block is left."""
+        """Open the contender for *tools*; what it started has ended when the block is left.
+
+        It does what a `Tool` asks for beyond its place, as far as the contender offers that.
+        """
         ...

@@ -1,12 +1,13 @@
 """turnscope, as a loop of one's own uses it: one kernel for all turns, nobody listening.
 
 The calls are made, validated and answered inside the time that is taken. The limits are on, and
-high enough that none of the calls of a scenario waits: the floors have none.
+high enough that none of the calls of a scenario waits, but where its tool asks for a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ import anyio
 
 import turnscope
 from bench.tools import Call, Conversation, Tool, lasts
-from turnscope import Agent, Budget, Kernel, Limits, ToolCall
+from turnscope import Agent, Budget, Kernel, Limits, RunResult, ToolCall
 from turnscope.abc import ModelRequest, Observer
 from turnscope.events import CallDelta, CallSealed, ModelEvent, ModelFinished, TextDelta
 from turnscope_backends import InlineBackend, ProcessBackend, ThreadBackend
@@ -25,10 +26,8 @@ class Session:
 
     def __init__(self, kernel: Kernel, tools: Sequence[Tool]) -> None:
         self._kernel = kernel
-        self._tools = [
-            turnscope.tool(backend=tool.place, read_only=tool.read_only)(tool.fn) for tool in tools
-        ]
-        self._agent = Agent(tools=self._tools, budget=Budget(turns=1000))
+        self._tools = [made(tool) for tool in tools]
+        self._agent = Agent(tools=self._tools, budget=Budget(turns=10_000))
 
     def prepare(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Leave them as the model sent them."""
@@ -45,13 +44,77 @@ class Session:
         """Leave it as the model sends it."""
         return conversation
 
-    async def run(self, talk: Conversation) -> Sequence[object]:
+    async def run(self, talk: Conversation | Nest) -> Sequence[object]:
         """Run an agent on it; what its tools gave is read from the history."""
-        result = await self._kernel.run(self._agent, "Go.", model=Stub(talk))
-        return [
-            int(each.content) if each.status == "ok" and isinstance(each.content, str) else each
-            for each in result.history.results
-        ]
+        if isinstance(talk, Nest):
+            return await talk.run()
+        return values_of(await self._kernel.run(self._agent, "Go.", model=Stub(talk)), int)
+
+    async def listen(
+        self, talk: Conversation, each: Callable[[], Awaitable[None]]
+    ) -> Sequence[object]:
+        """Read the events of a run."""
+        async with self._kernel.start(self._agent, "Go.", model=Stub(talk)) as run:
+            async for _ in run:
+                await each()
+            return values_of(await run.wait(), int)
+
+    def nest(self, conversations: Sequence[Conversation]) -> Nest:
+        """Make an agent of each conversation, and a tool of each agent but the outermost."""
+        *outer, innermost = conversations
+        nest = Nest(self._kernel, self._agent, innermost)
+        for conversation in reversed(outer):
+            agent = Agent(tools=[made(Tool(nest.inner, "inline"))])
+            nest = Nest(self._kernel, agent, conversation, whole=False)
+        return nest
+
+
+class Nest:
+    """An agent with its conversation; `inner` is the tool that runs it.
+
+    whole: whether its tools' values are those that are asked for; else each of them is a list.
+    """
+
+    def __init__(
+        self, kernel: Kernel, agent: Agent, conversation: Conversation, *, whole: bool = True
+    ) -> None:
+        self._kernel = kernel
+        self._agent = agent
+        self._conversation = conversation
+        self._whole = whole
+
+    async def run(self) -> list[object]:
+        """Run it: the values of the innermost calls."""
+        stub = Stub(self._conversation)
+        result = await self._kernel.run(self._agent, "Go.", model=stub)
+        values = values_of(result, json.loads)
+        if self._whole:
+            return values
+        return [value for each in values for value in (each if isinstance(each, list) else [each])]
+
+    async def inner(self, n: int) -> list[Any]:
+        """Ask another agent."""
+        return await self.run()
+
+
+def made(tool: Tool) -> turnscope.Tool[..., Any]:
+    """The tool with its options; its limit has a group of its name, in `kernel_for`."""
+    return turnscope.tool(
+        backend=tool.place,
+        read_only=tool.read_only,
+        timeout=tool.timeout,
+        limit=None if tool.at_most is None else tool.name,
+        writes=() if tool.key is None else tool.key,
+        on_error="raise" if tool.fatal else "result",
+    )(tool.fn)
+
+
+def values_of(result: RunResult[Any], read: Callable[[str], Any]) -> list[object]:
+    """What the tools gave, as the history has it; what is not ok stands for its own value."""
+    return [
+        read(each.content) if each.status == "ok" and isinstance(each.content, str) else each
+        for each in result.history.results
+    ]
 
 
 class Stub:
@@ -90,7 +153,11 @@ def kernel_for(tools: Sequence[Tool], observers: Sequence[Observer] = ()) -> Ker
     """A kernel with the backends as instances: the benchmark also runs from a source tree."""
     processes: Any = ProcessBackend(warm=2 if any(t.place == "process" for t in tools) else 0)
     return Kernel(
-        limits=Limits(calls=10_000, threads=64),
+        limits=Limits(
+            calls=50_000,
+            threads=64,
+            groups={tool.name: tool.at_most for tool in tools if tool.at_most is not None},
+        ),
         backends=[InlineBackend(), ThreadBackend(), processes],
         observers=observers,
     )

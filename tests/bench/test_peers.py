@@ -17,14 +17,10 @@ from bench import run as bench_run
 from bench.contenders import ASYNCIO, CONTENDERS, FLOOR, OURS, Contender
 from bench.environments import STAMP, NotMade, interpreter, python_of
 from bench.report import Failure, Sample, report, summary
-from bench.scenarios import SCENARIOS
+from bench.scenarios import EVERY, SCENARIOS
 
 PEERS = [each for each in CONTENDERS if each.peer]
 PEER = PEERS[0].name
-PLAYED = {*SCENARIOS, "import"} | {
-    *("sleep", "raise", "cancel_scope", "cancel_timeout", "hang", "agents_10000", "long"),
-    *("conflict", "nested", "limits", "consumer", "footprint"),
-}
 
 
 class Installer:
@@ -316,7 +312,7 @@ def test_a_peer_says_where_it_comes_from_and_what_it_lacks(contender: Contender)
     assert contender.requirements
     assert all(">=" in requirement for requirement in contender.requirements)
     assert contender.distributions
-    assert set(contender.lacks) <= PLAYED
+    assert set(contender.lacks) <= set(EVERY)
     assert all(contender.lacks.values())
     assert not any(contender.takes(name) for name in contender.lacks)
     assert contender.takes("noop")

@@ -1,0 +1,160 @@
+"""The checkers of plain turns against contenders that cheat: who does not do the work gets no figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from bench import tools
+from bench.checks import CheckFailed
+from bench.drivers import anyio_group, turnscope_kernel, turnscope_observed
+from bench.drivers.anyio_group import Prepared
+from bench.order import together
+from bench.scenarios import SMALL, run
+from bench.turns import SMOKE
+from tests.bench.cheating import ANY_TURN, Session, Turn, measured, runs_one_twice
+from tests.support import Loop
+
+# What may be nothing, in small sizes and on a fast machine.
+NOTHING = ("stall", "cleanups run", "resident", "beyond ideal", "late")
+
+
+@pytest.mark.parametrize("driver", [anyio_group, turnscope_kernel])
+@pytest.mark.parametrize("scenario", SMALL)
+def test_an_honest_contender_gets_every_metric(any_loop: Loop, driver: Any, scenario: str) -> None:
+    chosen = SMALL[scenario]
+    if any_loop.name not in chosen.loops:
+        pytest.skip(f"{scenario} makes no sense on {any_loop.name}")
+    metrics = any_loop.run(run, chosen, driver, SMOKE)
+    assert list(metrics) == list(chosen.units)
+    assert all(
+        value > 0 for name, value in metrics.items() if not any(word in name for word in NOTHING)
+    )
+
+
+@pytest.mark.parametrize("scenario", ["noop", "run", "long", "nested", "agents"])
+def test_an_observer_hears_of_all_that_is_measured(any_loop: Loop, scenario: str) -> None:
+    chosen = SMALL[scenario]
+    assert list(any_loop.run(run, chosen, turnscope_observed, SMOKE)) == list(chosen.units)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "cheat"),
+    [
+        *[
+            (scenario, cheat)
+            for scenario in ("noop", "sleep", "threads", "cpu", "conflict", "limits")
+            for cheat in ANY_TURN
+        ],
+        # Who computes twice is slower for it: there is nothing to be gained.
+        *[(scenario, runs_one_twice) for scenario in ("noop", "sleep", "threads", "limits")],
+    ],
+)
+def test_a_turn_that_cheats_has_no_figures(any_loop: Loop, scenario: str, cheat: Turn) -> None:
+    with pytest.raises(CheckFailed):
+        measured(any_loop, scenario, cheat)
+
+
+def test_a_blocking_tool_that_did_not_sleep_has_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools.time, "sleep", lambda seconds: None)
+    with pytest.raises(CheckFailed, match=r"tools that sleep for 0\.01 s were done in 0\.00"):
+        measured(any_loop, "threads")
+
+
+def test_a_tool_that_did_not_sleep_has_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "REST", 0.5)
+
+    async def does_not_wait(n: int, seconds: float) -> int:
+        await checkpoint()
+        tools.ended.append(n)
+        return n
+
+    monkeypatch.setattr(tools, "_asleep", does_not_wait)
+    with pytest.raises(CheckFailed, match=r"tools that sleep for 0\.5 s were done in 0\."):
+        measured(any_loop, "sleep")
+
+
+async def reorders(session: Session, calls: Prepared) -> Sequence[object]:
+    return (await session.honest(calls[::-1]))[::-1]
+
+
+async def one_by_one(session: Session, calls: Prepared) -> Sequence[object]:
+    return [value for call in calls for value in await session.honest([call])]
+
+
+def test_calls_on_one_key_that_overlap_have_no_figures(any_loop: Loop) -> None:
+    with pytest.raises(CheckFailed, match="calls on one key overlap"):
+        measured(any_loop, "conflict", key=None)
+
+
+def test_calls_on_one_key_in_another_order_have_no_figures(any_loop: Loop) -> None:
+    with pytest.raises(CheckFailed, match=r"calls on one key began in the order \[6, 4, 2, 0\]"):
+        measured(any_loop, "conflict", reorders)
+
+
+def test_a_barrier_for_all_calls_has_no_figures(any_loop: Loop) -> None:
+    with pytest.raises(CheckFailed, match="calls without a key do not overlap"):
+        measured(any_loop, "conflict", one_by_one)
+
+
+def test_more_calls_at_once_than_may_have_no_figures(any_loop: Loop) -> None:
+    with pytest.raises(CheckFailed, match="32 calls worked at once, where 8 may"):
+        measured(any_loop, "limits", at_most=None)
+
+
+def test_what_ends_as_another_begins_is_not_at_once() -> None:
+    assert together([(0, 1.0, 2.0), (1, 2.0, 3.0), (2, 3.0, 4.0)]) == 1
+    assert together([(0, 1.0, 2.0), (1, 1.5, 3.0), (2, 1.75, 2.0)]) == 3
+    assert together([]) == 0
+
+
+async def answers_for_it(session: Session, calls: Prepared) -> Sequence[object]:
+    values = await session.honest(calls)
+    values[2] = 2
+    return values
+
+
+async def leaves_it_out(session: Session, calls: Prepared) -> Sequence[object]:
+    values = await session.honest([*calls[:2], *calls[3:]])
+    return [*values[:2], None, *values[2:]]
+
+
+async def leaves_it_alive(session: Session, calls: Prepared) -> Sequence[object]:
+    session.group.start_soon(tools.hang, 2)
+    await anyio.sleep(0.05)
+    return await leaves_it_out(session, calls)
+
+
+async def is_impatient(session: Session, calls: Prepared) -> Sequence[object]:
+    with anyio.move_on_after(0.001):
+        await session.honest(calls[2:3])
+    return await leaves_it_out(session, calls)
+
+
+async def lets_it_take_all_along(session: Session, calls: Prepared) -> Sequence[object]:
+    return [None if value in (0, 1, 3) else value for value in await session.honest(calls)]
+
+
+@pytest.mark.parametrize(
+    ("cheat", "words"),
+    [
+        (answers_for_it, "call 2, which hangs, gave a value"),
+        (leaves_it_out, "the call that hangs has not begun"),
+        (leaves_it_alive, "3 bodies ended, for 4 calls"),
+        (is_impatient, r"a timeout of 0\.03 s was over in 0\.0"),
+        (lets_it_take_all_along, "call 0 gave None, not 0"),
+    ],
+)
+def test_a_turn_with_a_hanging_call_that_cheats_has_no_figures(
+    any_loop: Loop, cheat: Turn, words: str
+) -> None:
+    with pytest.raises(CheckFailed, match=words):
+        measured(any_loop, "hang", cheat)
