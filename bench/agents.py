@@ -134,7 +134,7 @@ class Nested(Scenario):
     name = "nested"
     title = "Agents three deep, with one call each"
     units: Final = {"outer run": "us"}
-    full = Effort(rounds=5, seconds=0.7)
+    full = Effort(rounds=3, seconds=0.7)
     quick = Effort(rounds=1, seconds=0.2)
     tools = (tools.NOOP,)
 

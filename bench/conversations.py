@@ -44,8 +44,8 @@ class Run(Scenario):
         Figure("run of one call", 8),
         Figure("turn 200 over turn 10", 1.1, ratio=False),
     )
-    full = Effort(rounds=7, seconds=1.0)
-    quick = Effort(rounds=2, seconds=0.3)
+    full = Effort(rounds=5, seconds=0.8)
+    quick = Effort(rounds=1, seconds=0.3)
     tools = (tools.STAMP,)
 
     def __init__(self, turns: int) -> None:
@@ -121,7 +121,7 @@ class Streamed(Scenario):
     """Seconds into the stream."""
     units: Final = {"wall": "ms"}
     figures = (Figure("wall", 1020, ratio=False),)
-    full = Effort(rounds=5, seconds=2.0)
+    full = Effort(rounds=3, seconds=2.0)
     quick = Effort(rounds=1, seconds=0.0)
     tools = (tools.LOOK_TOOL,)
 

@@ -27,6 +27,8 @@ from .turns import TICK, Effort, Figure, Metrics, Scenario, one_each, repeated
 
 PATIENCE: Final = 10.0
 """Seconds within which the calls of a turn must have begun."""
+WAIT: Final = 10.0
+"""Seconds within which a turn must have raised: some wait for the calls that sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Ending(Scenario):
     what: str
     """What ends it, in a word."""
     metric = "until quiet"
-    full = Effort(rounds=5, seconds=0.5)
+    full = Effort(rounds=3, seconds=0.5)
     quick = Effort(rounds=1, seconds=0.2)
     tools: tuple[Tool, ...] = (tools.NAP_TOOL, tools.TIDY_TOOL)
 
@@ -108,8 +110,8 @@ class Cancel(Ending):
     title = "{n} sleeping calls, cancelled"
     what = "cancel"
     figures = (Figure("until quiet", 3, strive=2),)
-    full = Effort(rounds=7, seconds=1.0)
-    quick = Effort(rounds=2, seconds=0.3)
+    full = Effort(rounds=5, seconds=0.7)
+    quick = Effort(rounds=1, seconds=0.3)
 
     async def ended(self, session: Session, prepared: Any) -> Ended:
         """Cancel from the group's own task: the turn is in another."""
@@ -216,19 +218,20 @@ class Raise(Ending):
 
     async def ended(self, session: Session, prepared: Any) -> Ended:
         """Let the tool raise once all others sleep."""
-        over = False
+        over = late = False
         in_time = 0
         left = 0.0
         raised: Exception | None = None
         tools.gates.append(anyio.Event())
 
         async def watch() -> None:
-            nonlocal in_time
+            nonlocal in_time, late
             in_time = await self.begun(lambda: over)
             if in_time == self.n:
                 tools.gates[-1].set()
-            else:
-                group.cancel_scope.cancel()
+                await anyio.sleep(WAIT)
+                late = True
+            group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
@@ -238,6 +241,9 @@ class Raise(Ending):
                 raised = exc
             left = perf_counter()
             over = True
+            group.cancel_scope.cancel()
+        if late:
+            raise CheckFailed(f"the turn has not raised within {WAIT:g} s of the tool")
         complaint = ""
         if raised is None:
             complaint = "the turn swallowed the exception of a tool"

@@ -22,7 +22,7 @@ class Conflict(Scenario):
 
     name = "conflict"
     units: Final = {"wall over ideal": "", "wall": "ms"}
-    full = Effort(rounds=5, seconds=0.6)
+    full = Effort(rounds=3, seconds=0.6)
     quick = Effort(rounds=1, seconds=0.2)
     tools = (tools.EDIT_TOOL, tools.PEEK_TOOL)
 
@@ -57,7 +57,7 @@ class Limited(Scenario):
 
     name = "limits"
     units: Final = {"wall over ideal": "", "wall": "ms"}
-    full = Effort(rounds=5, seconds=0.6)
+    full = Effort(rounds=3, seconds=0.6)
     quick = Effort(rounds=1, seconds=0.2)
 
     def __init__(self, n: int, at_most: int = 8) -> None:

@@ -29,8 +29,8 @@ class Noop(Scenario):
         Figure("further call, to 64", 2, strive=1.5),
         Figure("further call, to 8", 2, strive=1.5),
     )
-    full = Effort(rounds=7, seconds=1.5)
-    quick = Effort(rounds=2, seconds=0.3)
+    full = Effort(rounds=5, seconds=1.2)
+    quick = Effort(rounds=1, seconds=0.3)
     tools = (tools.NOOP,)
 
     def __init__(self, laps: dict[int, int]) -> None:
@@ -71,7 +71,7 @@ class Sleep(Scenario):
 
     name = "sleep"
     units: Final = {"beyond ideal": "ms"}
-    full = Effort(rounds=5, seconds=0.7)
+    full = Effort(rounds=3, seconds=0.7)
     quick = Effort(rounds=1, seconds=0.2)
     tools = (tools.REST_TOOL,)
 

@@ -30,7 +30,7 @@ class Threads(Scenario):
         "first turn: stall": "ms",
     }
     figures = (Figure("wall", 115, ratio=False), Figure("stall", 5, ratio=False))
-    full = Effort(rounds=5, seconds=1.5)
+    full = Effort(rounds=3, seconds=1.2)
     quick = Effort(rounds=1, seconds=0.3)
     tools = (tools.BLOCK_TOOL,)
 

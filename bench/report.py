@@ -44,6 +44,11 @@ class Failure:
     round: int
     sentence: str
 
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """What was measured."""
+        return self.contender, self.scenario, self.loop
+
 
 @dataclass(frozen=True, slots=True)
 class Skip:

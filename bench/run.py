@@ -72,6 +72,9 @@ class Bench:
         cell = (contender.name, scenario, loop)
         if any(cell == (skip.contender, skip.scenario, skip.loop) for skip in self.skips):
             return
+        # A peer that has failed has no figures there: its other rounds would tell nothing.
+        if contender.peer and any(cell == each.cell for each in self.failures):
+            return
         command = [self.python(contender), "-m", "bench.measure", contender.name, scenario, loop]
         self._keep(cell, round_, _run([*command, *more]))
 

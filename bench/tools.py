@@ -38,7 +38,9 @@ PAUSE: Final = 0.02
 REST: Final = 0.05
 """Seconds that `rest` sleeps."""
 STEP: Final = 0.001
-"""Seconds that `step` sleeps, and the cleanup of `tidy`."""
+"""Seconds that `step` sleeps."""
+TIDY: Final = 0.02
+"""Seconds that the cleanup of `tidy` takes."""
 EDIT: Final = 0.002
 """Seconds that `edit` and `peek` sleep."""
 BLOCK: Final = 0.1
@@ -125,7 +127,7 @@ async def tidy(n: int) -> int:
         try:
             await anyio.sleep(NAP)
         finally:
-            await anyio.sleep(STEP)
+            await anyio.sleep(TIDY)
             cleaned.append(n)
     finally:
         ended.append(n)

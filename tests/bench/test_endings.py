@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from bench.checks import CheckFailed, reaches
-from bench.drivers import turnscope_kernel
+from bench.drivers import gather, turnscope_kernel
 from bench.drivers.anyio_group import Prepared
 from bench.scenarios import SMALL, run
 from bench.turns import SMOKE
@@ -102,6 +102,34 @@ def test_a_turn_with_a_call_that_raises_that_cheats_has_no_figures(
 ) -> None:
     with pytest.raises(CheckFailed, match=words):
         measured(any_loop, "raise", cheat)
+
+
+def test_a_bare_gather_leaves_the_calls_beside_one_that_raises() -> None:
+    with pytest.raises(CheckFailed, match="3 of 4 calls are alive after the raise"):
+        anyio.run(run, SMALL["raise"], gather, SMOKE)
+
+
+async def waits_for_the_others(session: Session, calls: Prepared) -> Sequence[object]:
+    caught: list[Exception] = []
+
+    async def one(index: int) -> None:
+        try:
+            await session.honest(calls[index : index + 1])
+        except* Exception as group:
+            caught.append(group)
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(calls)):
+            group.start_soon(one, index)
+    raise caught[0]
+
+
+def test_a_turn_that_raises_when_the_others_have_slept_has_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.endings.WAIT", 0.05)
+    with pytest.raises(CheckFailed, match=r"the turn has not raised within 0\.05 s of the tool"):
+        measured(any_loop, "raise", waits_for_the_others)
 
 
 async def raises_it_bare(session: Session, calls: Prepared) -> Sequence[object]:

@@ -244,6 +244,22 @@ def test_only_a_peer_may_fail_its_check(
     assert ("CHECKS FAILED" in capsys.readouterr().out) is bool(code)
 
 
+def test_a_peer_that_has_failed_is_not_asked_again(
+    installer: Installer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def came(command: list[str]) -> dict[str, Any]:
+        asked.extend(command[3:4])
+        return comes(failing=PEER)(command)
+
+    monkeypatch.setattr(bench_run, "_run", came)
+    more = ["--environments", str(tmp_path), "--contender", PEER, FLOOR]
+    assert bench_run.main([*CANCEL[:-1], "3", *more]) == 0
+    assert asked.count(PEER) == 1
+    assert asked.count(FLOOR) == 3
+
+
 ABOUT: dict[str, Any] = {
     "began": "now",
     "quick": True,
