@@ -131,7 +131,10 @@ CONTENDERS: Final = (
         "langgraph ToolNode",
         "import langgraph.graph, langgraph.prebuilt",
         ("langgraph", "langgraph-prebuilt", "langchain-core"),
-        first="async def noop(n: int) -> int: 'x'; return n\nlanggraph.prebuilt.ToolNode([noop])",
+        first=(
+            "async def noop(n: int) -> int: 'Give n back.'; return n\n"
+            "langgraph.prebuilt.ToolNode([noop])"
+        ),
         loops=ASYNCIO,
         peer=True,
         requirements=("langgraph>=1.2",),

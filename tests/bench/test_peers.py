@@ -312,6 +312,16 @@ def test_a_scenario_that_only_peers_failed_is_told_too() -> None:
     assert [row[2:4] for row in rows([], [broken])] == [[PEERS[0].title, "failed: it broke"]]
 
 
+@pytest.mark.parametrize("script", ["imported", "footprint"])
+def test_an_import_that_is_measured_does_not_find_the_modules_of_the_benchmark(script: str) -> None:
+    # Of which one has the name under which a peer is imported.
+    file = Path(bench_run.__file__).with_name(f"{script}.py")
+    command = [sys.executable, str(file), "import contenders"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "No module named 'contenders'" in done.stderr
+
+
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.name)
 def test_every_contender_has_a_driver(contender: Contender) -> None:
     file = Path(bench_run.__file__).parent / "drivers" / f"{contender.name}.py"
