@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bench import tools
+from bench import memory, tools
 from bench.checks import CheckFailed
 from bench.drivers import anyio_group, turnscope_kernel, turnscope_observed
 from bench.drivers.anyio_group import Prepared
@@ -30,7 +30,8 @@ def test_an_honest_contender_gets_every_metric(any_loop: Loop, driver: Any, scen
     if any_loop.name not in chosen.loops:
         pytest.skip(f"{scenario} makes no sense on {any_loop.name}")
     metrics = any_loop.run(run, chosen, driver, SMOKE)
-    assert list(metrics) == list(chosen.units)
+    told = memory.peak() is not None
+    assert list(metrics) == [each for each in chosen.units if told or "resident" not in each]
     assert all(
         value > 0 for name, value in metrics.items() if not any(word in name for word in NOTHING)
     )
