@@ -1,12 +1,14 @@
 """Who is measured: names and facts alone, so that the runner imports no contender.
 
-``python bench/run.py --python NAME=/path/to/python`` runs a contender in an environment of its own,
-which needs anyio and what the driver imports.
+A contender with requirements runs in an environment that is made for it when it is first measured.
+``python bench/run.py --python NAME=/path/to/python`` names one that is there, for any contender: it
+needs anyio and what the driver imports.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 LOOPS: Final = ("asyncio", "uvloop", "trio")
@@ -16,6 +18,8 @@ EVERY: Final = (
     *("threads", "cpu", "conflict", "limits", "run", "long", "streamed", "consumer"),
     *("nested", "agents", "agents_10000", "import", "footprint"),
 )
+
+MINUTES: Final = "1,000 agents take it more than ten seconds: these would take minutes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,18 @@ class Contender:
     scenarios: tuple[str, ...] = EVERY
     elsewhere: bool = False
     """Whether it is measured only if ``--python`` says where it is installed."""
+    floor: bool = False
+    """Whether it is what could be written by hand: no framework, and no promises."""
+    peer: bool = False
+    """Whether it is somebody else's: measured when asked for, and its failures are results."""
+    requirements: tuple[str, ...] = ()
+    """What is installed in an environment of its own; none: it runs where the runner does."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """The scenarios that it cannot be asked to play, and why."""
+
+    def takes(self, scenario: str) -> bool:
+        """Whether it is measured in *scenario*."""
+        return scenario in self.scenarios and scenario not in self.lacks
 
 
 CONTENDERS: Final = (
@@ -43,11 +59,17 @@ CONTENDERS: Final = (
         "import asyncio",
         (),
         loops=ASYNCIO,
-        # The first call that ends by an exception ends it, a cancellation too: it waits neither for
-        # the calls beside one that has raised, nor for what others clean up.
-        scenarios=tuple(name for name in EVERY if name not in ("raise", "cancel_timeout")),
+        floor=True,
+        # The first call that ends by an exception ends it, a cancellation too.
+        lacks={
+            "raise": "it does not wait for the calls beside one that has raised",
+            "cancel_timeout": "it does not wait for what others clean up when one was cancelled",
+        },
     ),
-    Contender("anyio_group", "bare AnyIO task group", "import anyio", ()),
+    Contender(
+        "task_group", "bare asyncio TaskGroup", "import asyncio", (), loops=ASYNCIO, floor=True
+    ),
+    Contender("anyio_group", "bare AnyIO task group", "import anyio", (), floor=True),
     Contender(
         "turnscope_kernel",
         "turnscope",
@@ -72,6 +94,117 @@ CONTENDERS: Final = (
             name for name in EVERY if name not in ("threads", "cpu", "streamed", "agents_10000")
         ),
         elsewhere=True,
+    ),
+    Contender(
+        "pydantic_ai",
+        "pydantic-ai",
+        "import pydantic_ai",
+        ("pydantic-ai-slim", "pydantic"),
+        first="async def noop(n: int) -> int: return n\npydantic_ai.Agent(tools=[noop])",
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("pydantic-ai-slim>=2.68",),
+        lacks={
+            "limits": "no cap on the calls of a tool that run at once",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "openai_agents",
+        "openai-agents",
+        "import agents",
+        ("openai-agents", "openai", "pydantic"),
+        first=(
+            "async def noop(n: int) -> int: return n\n"
+            "agents.Agent('bench', tools=[agents.function_tool(noop)])"
+        ),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("openai-agents>=0.24",),
+        lacks={
+            "conflict": "no order between the calls of a turn",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "langgraph_toolnode",
+        "langgraph ToolNode",
+        "import langgraph.graph, langgraph.prebuilt",
+        ("langgraph", "langgraph-prebuilt", "langchain-core"),
+        first=(
+            "async def noop(n: int) -> int: 'Give n back.'; return n\n"
+            "langgraph.prebuilt.ToolNode([noop])"
+        ),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("langgraph>=1.2",),
+        lacks={
+            "hang": "no timeout of a tool",
+            "conflict": "no order between the calls of a turn",
+            "limits": "its max_concurrency does not reach the calls of an asynchronous ToolNode",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "langgraph_agent",
+        "langgraph agent",
+        "import langchain.agents",
+        ("langchain", "langgraph", "langchain-core"),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("langchain>=1.2", "langgraph>=1.2"),
+        lacks={
+            "hang": "no timeout of a tool",
+            "conflict": "no order between the calls of a turn",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "inspect_ai",
+        "inspect_ai",
+        "import inspect_ai, inspect_ai.model, inspect_ai.tool",
+        ("inspect_ai", "pydantic"),
+        peer=True,
+        requirements=("inspect_ai>=0.3.285", "trio>=0.32"),
+        lacks={
+            "threads": "its tools must be asynchronous",
+            "cpu": "its tools must be asynchronous",
+            "hang": "no timeout of a tool",
+            "limits": "no cap on the calls of a tool that run at once",
+            "consumer": "no stream of the events of a run",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "agentscope",
+        "agentscope",
+        "import agentscope, agentscope.agent",
+        ("agentscope", "pydantic"),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("agentscope>=2.0.11",),
+        lacks={
+            "raise": "what a tool raises is always a result for the model",
+            "hang": "no timeout of a tool",
+            "limits": "no cap on the calls of a tool that run at once",
+            "agents_10000": MINUTES,
+        },
+    ),
+    Contender(
+        "bridgic",
+        "bridgic",
+        "import bridgic.core.agentic.recent",
+        ("bridgic", "bridgic-core", "pydantic"),
+        loops=ASYNCIO,
+        peer=True,
+        requirements=("bridgic>=0.4",),
+        lacks={
+            "hang": "no timeout of a tool",
+            "conflict": "no order between the calls of a turn",
+            "limits": "no cap on the calls of a tool that run at once",
+            "consumer": "no stream of the events of a run",
+            "agents_10000": MINUTES,
+        },
     ),
 )
 

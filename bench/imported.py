@@ -27,6 +27,7 @@ def measure(first: str, then: str = "") -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this folder, whose modules have common names
     result = measure(*sys.argv[1:])
     import json
 

@@ -30,7 +30,7 @@ def plan(bench: Bench, asked: argparse.Namespace, chosen: Sequence[Contender]) -
             print(f"{name}: not in a quick run", file=sys.stderr, flush=True)
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
-        taking = [contender for contender in chosen if name in contender.scenarios]
+        taking = [contender for contender in chosen if contender.takes(name)]
         rounds = asked.rounds or effort.rounds
         if name == IMPORT.name:
             for contender in taking:
@@ -54,7 +54,7 @@ def plan(bench: Bench, asked: argparse.Namespace, chosen: Sequence[Contender]) -
 def plan_in_small(bench: Bench, asked: argparse.Namespace, chosen: Sequence[Contender]) -> Jobs:
     """Everything once, to see that it runs: what takes longest comes first."""
     for contender in reversed(chosen):
-        taken = [name for name in asked.scenario if name in contender.scenarios]
+        taken = [name for name in asked.scenario if contender.takes(name)]
         for loop in asked.loop:
             names = [name for name in taken if name in SMALL and loop in SMALL[name].loops]
             if names and loop in contender.loops:

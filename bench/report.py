@@ -7,15 +7,20 @@ after the other, and then its median; what disturbs a whole round disturbs both 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from sys import stdlib_module_names
-from typing import Any
+from typing import Any, Final
 
 from .contenders import BEFORE, CONTENDERS, FLOOR, KNOWN, OURS
 from .scenarios import EVERY
 from .turns import Figure
+
+PEERS: Final = frozenset(each.name for each in CONTENDERS if each.peer)
+TITLES: Final = {
+    each.name: f"{each.title} (floor)" if each.floor else each.title for each in CONTENDERS
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class Failure:
     loop: str
     round: int
     sentence: str
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """What was measured."""
+        return self.contender, self.scenario, self.loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,11 @@ def _word(figure: Figure, value: float | None) -> str:
     return "pass"
 
 
+def errors(failures: Iterable[Failure]) -> list[Failure]:
+    """Those that say that this is no benchmark: what a checker finds of a peer is a result."""
+    return [each for each in failures if each.contender not in PEERS]
+
+
 def report(
     about: dict[str, Any],
     found: Found,
@@ -147,11 +162,13 @@ def report(
         parts.append("## Figures\n\n" + _figures(kept))
     if changes := _changes(found):
         parts.append("## Against before\n\n" + changes)
-    parts.extend(
-        f"## {scenario.title}\n\n" + _contenders(found[scenario.name], scenario.units)
-        for scenario in EVERY.values()
-        if scenario.name in found
-    )
+    for scenario in EVERY.values():
+        refused = [
+            each for each in failures if each.scenario == scenario.name and each.contender in PEERS
+        ]
+        if scenario.name in found or refused:
+            rows = _contenders(found.get(scenario.name, {}), scenario.units, refused)
+            parts.append(f"## {scenario.title}\n\n{rows}")
     if OURS in modules and "known" in modules:
         parts.append(_modules(modules[OURS], modules["known"]))
     if skips:
@@ -159,10 +176,10 @@ def report(
             f"* {each.contender}, {each.scenario}, {each.loop}: {each.reason}" for each in skips
         ]
         parts.append("## Not measured\n\n" + "\n".join(lines))
-    if failures:
+    if wrong := errors(failures):
         lines = [
             f"* {each.contender}, {each.scenario}, {each.loop}, round {each.round}: {each.sentence}"
-            for each in failures
+            for each in wrong
         ]
         parts.append("## CHECKS FAILED\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
@@ -213,20 +230,42 @@ def _changes(found: Found) -> str:
     return table(["", "loop", "x before"], rows) if rows else ""
 
 
-def _contenders(loops: dict[str, Any], units: dict[str, str]) -> str:
+def _contenders(loops: Mapping[str, Any], units: dict[str, str], refused: Sequence[Failure]) -> str:
+    """Who took how long: on each event loop in the order of the first metric; last, who failed.
+
+    A peer that failed in one round has no figures for that event loop, whatever the others say.
+    """
+    failed = {(each.loop, each.contender): each.sentence for each in reversed(refused)}
     rows = []
-    for loop, metrics in loops.items():
+    for loop in dict.fromkeys((*loops, *(each.loop for each in refused))):
+        where = "" if loop == "none" else loop
+        metrics = loops.get(loop, {})
+        without = {name for at, name in failed if at == loop}
+        ranks = ranking(metrics.get(next(iter(units)), {}), without)
         for metric, unit in units.items():
-            for contender in CONTENDERS:
-                of_metric = metrics.get(metric, {})
-                spread = Spread.of(of_metric.get(contender.name, {}).values())
+            of_metric = metrics.get(metric, {})
+            for name in ranks:
+                spread = Spread.of(of_metric.get(name, {}).values())
                 if spread is not None:
                     span = f"{_value(spread.low, '')} to {_value(spread.high, unit)}"
-                    times = _times(ratio(of_metric, contender.name))
                     value = _value(spread.median, unit)
-                    where = "" if loop == "none" else loop
-                    rows.append([metric, where, contender.title, value, span, times])
+                    rows.append(
+                        [metric, where, TITLES[name], value, span, _times(ratio(of_metric, name))]
+                    )
+        rows += [
+            ["", where, TITLES[name], f"failed: {sentence}", "", ""]
+            for (at, name), sentence in failed.items()
+            if at == loop
+        ]
     return table(["", "loop", "contender", "median", "spread", "x floor"], rows)
+
+
+def ranking(of_metric: Mapping[str, dict[int, float]], without: Collection[str]) -> list[str]:
+    """The contenders by their medians, the lowest first."""
+    medians = {
+        name: median(values.values()) for name, values in of_metric.items() if name not in without
+    }
+    return sorted(medians, key=medians.__getitem__)
 
 
 def _modules(ours: Sequence[str], known: Sequence[str]) -> str:

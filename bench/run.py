@@ -2,7 +2,8 @@
 
 Every measurement has a process of its own, and every round has one of each contender, so that what
 disturbs the machine disturbs them all. It ends with 0 whatever the figures are, and with 1 only if
-a checker failed: a contender that did not do its work has no figures.
+a checker failed: a contender that did not do its work has no figures. With ``--peers`` it measures
+other frameworks too, each in an environment of its own; what a checker finds there is no error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,15 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # started as a script: only its own folder is there
     sys.path.insert(0, str(ROOT))
 
-from bench.contenders import CONTENDERS, KNOWN, LOOPS, Contender  # noqa: E402 -- because the path comes first
+from bench import environments  # noqa: E402 -- because the path comes first
+from bench.contenders import CONTENDERS, KNOWN, LOOPS, Contender  # noqa: E402 -- because, likewise
 from bench.cores import cpus  # noqa: E402 -- because, likewise
 from bench.plan import plan, plan_in_small  # noqa: E402 -- because, likewise
-from bench.report import Failure, Sample, Skip, report, summary  # noqa: E402 -- because, likewise
+from bench.report import Failure, Sample, Skip, errors, report, summary  # noqa: E402 -- because, likewise
 from bench.scenarios import EVERY, FOOTPRINT, IMPORT  # noqa: E402 -- because, likewise
 
-TIMEOUT: Final = 180
+ENVIRONMENTS: Final = ROOT / ".nox" / "turnscope" / "bench"
+TIMEOUT: Final = 600
 """Seconds that one process may take."""
 NAMES: Final = tuple(EVERY)
 # What would make this Python slower than a user's, or leave it without bytecode.
@@ -69,6 +72,9 @@ class Bench:
         cell = (contender.name, scenario, loop)
         if any(cell == (skip.contender, skip.scenario, skip.loop) for skip in self.skips):
             return
+        # A peer that has failed has no figures there: its other rounds would tell nothing.
+        if contender.peer and any(cell == each.cell for each in self.failures):
+            return
         command = [self.python(contender), "-m", "bench.measure", contender.name, scenario, loop]
         self._keep(cell, round_, _run([*command, *more]))
 
@@ -86,6 +92,22 @@ class Bench:
                 self.skips.append(Skip(*cell, came["skipped"]))
         else:
             self.failures.append(Failure(*cell, round_, came["failed"]))
+
+    def settle(self, contenders: Iterable[Contender], cache: Path) -> list[Contender]:
+        """Find an interpreter for each; who has none is not measured, and the rest are given."""
+        settled = []
+        for contender in contenders:
+            if contender.requirements and contender.name not in self.pythons:
+                print(f"the environment of {contender.name} ...", file=sys.stderr, flush=True)
+                try:
+                    self.pythons[contender.name] = environments.interpreter(
+                        contender.name, contender.requirements, cache
+                    )
+                except environments.NotMade as exc:
+                    self.skips.append(Skip(contender.name, "all", "all", str(exc)))
+                    continue
+            settled.append(contender)
+        return settled
 
     def smoke(self, contender: Contender, loop: str, scenarios: Sequence[str]) -> None:
         """See whether *contender* gets through *scenarios* in small, in one process for all."""
@@ -191,9 +213,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--contender",
         nargs="+",
         choices=known,
-        default=known,
+        default=[contender.name for contender in CONTENDERS if not contender.peer],
         metavar="NAME",
         help=", ".join(known),
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="other frameworks too: installs them when first asked"
+    )
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        default=ENVIRONMENTS,
+        metavar="FOLDER",
+        help="where those are installed, and found again",
     )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="fresh processes for each contender and loop"
@@ -215,8 +247,15 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [
         contender
         for contender in CONTENDERS
-        if contender.name in asked.contender
+        if (contender.name in asked.contender or (asked.peers and contender.peer))
         and (contender.name in bench.pythons or not contender.elsewhere)
+    ]
+    chosen = bench.settle(chosen, asked.environments)
+    bench.skips += [
+        Skip(each.name, name, "all", reason)
+        for each in chosen
+        for name, reason in each.lacks.items()
+        if name in asked.scenario
     ]
     began = time.time()
     about: dict[str, Any] = {
@@ -243,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     print(report(about, found, bench.failures, bench.skips, bench.modules))
     if asked.json is not None:
         asked.json.write_text(json.dumps({**about, **record(bench, found)}, indent=1) + "\n")
-    return 1 if bench.failures else 0
+    return 1 if errors(bench.failures) else 0
 
 
 def record(bench: Bench, found: Any) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The loop of model and tools as it is written by hand: what the floors have in common.
+"""The loop of model and tools as it is written by hand, and what stubs of models have in common.
 
 It is no contender: `session` is in the drivers that use it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,13 @@ class Stub:
     async def stream(self) -> AsyncGenerator[AsyncGenerator[Call]]:
         """Stream the next answer."""
         yield self._pieces(next(self._turns, ()))
+
+    async def whole(self) -> Sequence[Call]:
+        """Give the next answer at once, when the model would have streamed all of it."""
+        calls = next(self._turns, ())
+        if streams := lasts(calls):
+            await anyio.sleep(streams)
+        return calls
 
     async def _pieces(self, calls: Sequence[Call]) -> AsyncGenerator[Call]:
         start = anyio.current_time()
@@ -46,3 +54,20 @@ async def play(
         if not calls:
             return history
         history.extend(await turn(calls))
+
+
+def values_of(content: object) -> list[object]:
+    """The values in what a framework keeps of a call: its own, or those of the calls below it.
+
+    What is no JSON, such as an error's text, stands for itself: it is no call's value.
+    """
+    if isinstance(content, str):
+        try:
+            content = json.loads(content)
+        except ValueError:
+            return [content]
+    return content if isinstance(content, list) else [content]
+
+
+async def unheard() -> None:
+    """Take no notice of an event."""

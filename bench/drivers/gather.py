@@ -27,7 +27,7 @@ class Session:
         locks: dict[str, asyncio.Lock] = {}
         self._tools = tools
         self._functions = {
-            tool.name: guarded(tool, _asynchronous(tool.fn), locks) for tool in tools
+            tool.name: guarded(tool, self._asynchronous(tool.fn), locks) for tool in tools
         }
 
     def prepare(self, calls: Sequence[Call]) -> Prepared:
@@ -59,18 +59,18 @@ class Session:
     async def _answer(self, calls: Sequence[Call]) -> Sequence[object]:
         return await self.turn(self.prepare(calls))
 
+    @staticmethod
+    def _asynchronous(fn: Callable[..., Any]) -> Asynchronous:
+        if inspect.iscoroutinefunction(fn):
+            return fn
+
+        async def in_the_loop(**kwargs: Any) -> Any:
+            return fn(**kwargs)
+
+        return in_the_loop
+
 
 @asynccontextmanager
 async def session(tools: Sequence[Tool], /) -> AsyncGenerator[Session]:
     """Open nothing."""
     yield Session(tools)
-
-
-def _asynchronous(fn: Callable[..., Any]) -> Asynchronous:
-    if inspect.iscoroutinefunction(fn):
-        return fn
-
-    async def in_the_loop(**kwargs: Any) -> Any:
-        return fn(**kwargs)
-
-    return in_the_loop

@@ -109,6 +109,29 @@ def test_a_bare_gather_leaves_the_calls_beside_one_that_raises() -> None:
         anyio.run(run, SMALL["raise"], gather, SMOKE)
 
 
+async def waits_for_the_others(session: Session, calls: Prepared) -> Sequence[object]:
+    caught: list[Exception] = []
+
+    async def one(index: int) -> None:
+        try:
+            await session.honest(calls[index : index + 1])
+        except* Exception as group:
+            caught.append(group)
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(calls)):
+            group.start_soon(one, index)
+    raise caught[0]
+
+
+def test_a_turn_that_raises_when_the_others_have_slept_has_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.endings.WAIT", 0.05)
+    with pytest.raises(CheckFailed, match=r"the turn has not raised within 0\.05 s of the tool"):
+        measured(any_loop, "raise", waits_for_the_others)
+
+
 async def raises_it_bare(session: Session, calls: Prepared) -> Sequence[object]:
     try:
         return await session.honest(calls)

@@ -1,0 +1,123 @@
+"""bridgic: a ``ReCentAutoma`` for each run, and a model that is asked for goals and for tools.
+
+It has no turn of its own: `turn` is a run whose model asks once for the calls, and then says that
+the goal is reached. The values are those in the messages of the last request, which asks for the
+answer. The memory is never so long that it is compressed; the threads are those of the session.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bridgic.core.agentic.recent import ReCentAutoma, ReCentMemoryConfig
+from bridgic.core.agentic.tool_specs import FunctionToolSpec
+from bridgic.core.model import BaseLlm
+from bridgic.core.model.protocols import StructuredOutput, ToolSelection
+from bridgic.core.model.types import Message, Response, Role, ToolCall, ToolResultBlock
+
+from bench.tools import Call, Conversation, Tool
+
+from .bare import Stub, values_of
+
+Talk = tuple[Sequence[FunctionToolSpec], Conversation]
+
+
+class Session:
+    """The tools and the threads; each run has an agent of its own, which holds one conversation."""
+
+    def __init__(self, tools: Sequence[Tool], threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self._tools = [FunctionToolSpec.from_raw(tool.fn) for tool in tools]
+
+    def prepare(self, calls: Sequence[Call]) -> Talk:
+        """Take the calls for the one answer of a conversation."""
+        return self._tools, [calls]
+
+    async def turn(self, prepared: Talk) -> Sequence[object]:
+        """Run an agent."""
+        return await self.run(prepared)
+
+    def talk(self, conversation: Conversation) -> Talk:
+        """Leave it as the model sends it."""
+        return self._tools, conversation
+
+    def nest(self, conversations: Sequence[Conversation]) -> Talk:
+        """Give each but the innermost a tool that runs the next one."""
+        tools: Sequence[FunctionToolSpec] = self._tools
+        for conversation in reversed(conversations[1:]):
+            tools = [FunctionToolSpec.from_raw(self._inner((tools, conversation)))]
+        return tools, conversations[0]
+
+    async def run(self, talk: Talk) -> Sequence[object]:
+        """Run an agent for a goal."""
+        tools, conversation = talk
+        model = Script(conversation)
+        memory = ReCentMemoryConfig(model, max_node_size=10**9, max_token_size=10**9)
+        agent = ReCentAutoma(model, list(tools), memory_config=memory, thread_pool=self._threads)
+        await agent.arun(goal="Go.")
+        return values(model.last)
+
+    def _inner(self, talk: Talk) -> Callable[[int], Awaitable[list[object]]]:
+        async def inner(n: int) -> list[object]:
+            return list(await self.run(talk))
+
+        return inner
+
+
+class Script(BaseLlm, StructuredOutput, ToolSelection):
+    """The stub of a model that plays a conversation; it is asked asynchronously alone."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._left = len(conversation)
+        self._stub = Stub(conversation)
+        self.last: Sequence[Message] = ()
+        """The messages of the last request."""
+
+    async def astructured_output(self, messages: Any, constraint: Any, **more: Any) -> Any:
+        """Say whether the goal is reached: whether no turn is left."""
+        return constraint.model(brief_thinking="", goal_achieved=not self._left)
+
+    async def aselect_tool(
+        self, messages: Any, tools: Any, **more: Any
+    ) -> tuple[list[ToolCall], str | None]:
+        """Ask for the calls of the next turn."""
+        self._left -= 1
+        return [asked(call) for call in await self._stub.whole()], None
+
+    async def achat(self, messages: list[Message], **more: Any) -> Response:
+        """Answer with a word."""
+        self.last = messages
+        return Response(message=Message.from_text("done", Role.AI))
+
+    def _unasked(self, *about: Any, **more: Any) -> Any:
+        raise NotImplementedError("it is asked asynchronously alone, and never stored")
+
+    structured_output = select_tool = chat = stream = astream = _unasked
+    dump_to_dict = load_from_dict = _unasked
+
+
+def asked(call: Call) -> ToolCall:
+    """*call* as this framework's models give it: they read the arguments."""
+    return ToolCall(id=call.id, name=call.name, arguments=json.loads(call.arguments))
+
+
+def values(messages: Iterable[Message]) -> list[object]:
+    """What the tools gave, in the order of the messages."""
+    return [
+        value
+        for message in messages
+        for each in message.blocks
+        if isinstance(each, ToolResultBlock)
+        for value in values_of(each.content)
+    ]
+
+
+@asynccontextmanager
+async def session(tools: Sequence[Tool], /) -> AsyncGenerator[Session]:
+    """Open the threads; they come with the first ``def`` tool."""
+    with ThreadPoolExecutor() as threads:
+        yield Session(tools, threads)
