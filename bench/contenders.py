@@ -54,7 +54,6 @@ CONTENDERS: Final = (
         "turnscope, before",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
-        scenarios=("noop", "cancel", "run", "agents", "import"),
         elsewhere=True,
     ),
 )

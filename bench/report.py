@@ -13,7 +13,8 @@ from statistics import median
 from sys import stdlib_module_names
 from typing import Any
 
-from .contenders import BEFORE, CONTENDERS, FLOOR, KNOWN, OURS
+from . import against, compare
+from .contenders import CONTENDERS, FLOOR, KNOWN, OURS
 from .scenarios import IMPORT, SCENARIOS
 from .turns import Figure
 
@@ -95,9 +96,9 @@ def summary(samples: Iterable[Sample]) -> Found:
     return found
 
 
-def ratio(of_metric: dict[str, dict[int, float]], contender: str, to: str = FLOOR) -> Spread | None:
-    """*contender* over another, the floor, round by round; None without one above 0."""
-    other = of_metric.get(to, {})
+def ratio(of_metric: dict[str, dict[int, float]], contender: str) -> Spread | None:
+    """*contender* over the floor, round by round; None without one above 0."""
+    other = of_metric.get(FLOOR, {})
     mine = of_metric.get(contender, {})
     return Spread.of(mine[each] / other[each] for each in mine if other.get(each, 0) > 0)
 
@@ -145,12 +146,20 @@ def report(
     parts = [_head(about)]
     if kept := verdicts(found):
         parts.append("## Figures\n\n" + _figures(kept))
-    if changes := _changes(found):
-        parts.append("## Against before\n\n" + changes)
+    threshold = against.threshold_of(about)
+    if made := against.changes(found, threshold):
+        rows = table(against.HEADER, against.rows(made, threshold))
+        parts.append(f"## Against before\n\n{compare.noise(made, threshold)}\n\n{rows}")
+    # What this checkout knows, and over it what the record says of itself.
+    titles = {each.name: each.title for each in CONTENDERS} | about.get("titles", {})
+    scenarios = {
+        each.name: {"title": each.title, "units": each.units}
+        for each in (*SCENARIOS.values(), IMPORT)
+    } | about.get("scenarios", {})
     parts.extend(
-        f"## {scenario.title}\n\n" + _contenders(found[scenario.name], scenario.units)
-        for scenario in (*SCENARIOS.values(), IMPORT)
-        if scenario.name in found
+        f"## {each['title']}\n\n" + _contenders(found[name], each["units"], titles)
+        for name, each in scenarios.items()
+        if name in found
     )
     if OURS in modules and "known" in modules:
         parts.append(_modules(modules[OURS], modules["known"]))
@@ -201,32 +210,19 @@ def _figures(kept: Sequence[Verdict]) -> str:
     return table(["figure", "loop", "floor", "turnscope", "x floor", "must be", "so"], rows)
 
 
-def _changes(found: Found) -> str:
-    """Each metric over that of another commit; empty if none was measured."""
-    rows = []
-    for scenario in (*SCENARIOS.values(), IMPORT):
-        for loop, metrics in found.get(scenario.name, {}).items():
-            for metric in scenario.units:
-                times = ratio(metrics.get(metric, {}), OURS, BEFORE)
-                if times is not None:
-                    where = "" if loop == "none" else loop
-                    rows.append([f"{scenario.name}: {metric}", where, _times(times)])
-    return table(["", "loop", "x before"], rows) if rows else ""
-
-
-def _contenders(loops: dict[str, Any], units: dict[str, str]) -> str:
+def _contenders(loops: dict[str, Any], units: dict[str, str], titles: dict[str, str]) -> str:
     rows = []
     for loop, metrics in loops.items():
         for metric, unit in units.items():
-            for contender in CONTENDERS:
+            for contender, title in titles.items():
                 of_metric = metrics.get(metric, {})
-                spread = Spread.of(of_metric.get(contender.name, {}).values())
+                spread = Spread.of(of_metric.get(contender, {}).values())
                 if spread is not None:
                     span = f"{_value(spread.low, '')} to {_value(spread.high, unit)}"
-                    times = _times(ratio(of_metric, contender.name))
+                    times = _times(ratio(of_metric, contender))
                     value = _value(spread.median, unit)
                     where = "" if loop == "none" else loop
-                    rows.append([metric, where, contender.title, value, span, times])
+                    rows.append([metric, where, title, value, span, times])
     return table(["", "loop", "contender", "median", "spread", "x floor"], rows)
 
 

@@ -2,7 +2,8 @@
 
 Every measurement has a process of its own, and every round has one of each contender, so that what
 disturbs the machine disturbs them all. It ends with 0 whatever the figures are, and with 1 only if
-a checker failed: a contender that did not do its work has no figures.
+a checker failed, for a contender that did not do its work has no figures, or if ``--compare`` has
+found a regression.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # started as a script: only its own folder is there
     sys.path.insert(0, str(ROOT))
 
-from bench.contenders import CONTENDERS, KNOWN, LOOPS, Contender  # noqa: E402 -- because the path comes first
+from bench import compare, output  # noqa: E402 -- because the path comes first
+from bench.base import NoBase  # noqa: E402 -- because, likewise
+from bench.contenders import BEFORE, CONTENDERS, KNOWN, LOOPS, OURS, Contender  # noqa: E402 -- because, likewise
 from bench.cores import cpus  # noqa: E402 -- because, likewise
-from bench.report import Failure, Sample, Skip, report, summary  # noqa: E402 -- because, likewise
+from bench.record import NoRecord, Record, read  # noqa: E402 -- because, likewise
+from bench.report import Failure, Sample, Skip  # noqa: E402 -- because, likewise
 from bench.scenarios import IMPORT, SCENARIOS  # noqa: E402 -- because, likewise
 
 TIMEOUT: Final = 180
@@ -49,6 +53,8 @@ class Bench:
     """One run of the benchmark: what was asked for, and what has come of it."""
 
     pythons: dict[str, str]
+    comparing: bool = False
+    """Whether a cell that the other commit lacks is of no use."""
     samples: list[Sample] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
@@ -64,7 +70,11 @@ class Bench:
     ) -> None:
         """Measure once, in a fresh process."""
         cell = (contender.name, scenario, loop)
-        if any(cell == (skip.contender, skip.scenario, skip.loop) for skip in self.skips):
+        whose = {contender.name, BEFORE} if self.comparing else {contender.name}
+        if any(
+            skip.contender in whose and (skip.scenario, skip.loop) == cell[1:]
+            for skip in self.skips
+        ):
             return
         command = [self.python(contender), "-m", "bench.measure", contender.name, scenario, loop]
         came = _run([*command, *more])
@@ -72,6 +82,8 @@ class Bench:
             self.samples.append(Sample(*cell, round_, came["metrics"]))
         elif "skipped" in came:
             self.skips.append(Skip(*cell, came["skipped"]))
+        elif contender.name == BEFORE:  # what an older commit cannot do is no failure of this one
+            self.skips.append(Skip(*cell, came["failed"]))
         else:
             self.failures.append(Failure(*cell, round_, came["failed"]))
 
@@ -85,7 +97,9 @@ class Bench:
         cell = (contender.name, IMPORT.name, "none")
         script = str(ROOT / "bench" / "imported.py")
         came = _run([self.python(contender), script, contender.imports, contender.first])
-        if "failed" in came:
+        if "failed" in came and contender.name == BEFORE:
+            self.skips.append(Skip(*cell, came["failed"]))
+        elif "failed" in came:
             self.failures.append(Failure(*cell, round_, came["failed"]))
         elif round_ < 0:
             return
@@ -101,7 +115,9 @@ class Bench:
 
 
 def _run(command: list[str]) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if name not in UNUSUAL}
+    # What lies on this interpreter's path would hide what another one has installed.
+    unwanted = UNUSUAL if command[0] == sys.executable else UNUSUAL | {"PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
@@ -157,9 +173,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="about two minutes; shows little but that it runs"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything measured to FILE"
-    )
-    parser.add_argument(
         "--scenario", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES)
     )
     parser.add_argument(
@@ -184,13 +197,32 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME=PATH",
         help="the interpreter of a contender",
     )
-    return parser.parse_args(argv)
+    output.add_options(parser)
+    asked = parser.parse_args(argv)
+    output.check(parser, asked)
+    return asked
+
+
+def turned(contenders: list[Contender], round_: int) -> list[Contender]:
+    """Each round begins with another contender: none is always the one after the rest."""
+    first = round_ % len(contenders) if contenders else 0
+    return [*contenders[first:], *contenders[:first]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print the tables; 1 if a checker failed, else 0."""
+    """Measure, print the tables; 1 if a checker failed or a regression was found, else 0."""
     asked = arguments(argv)
-    bench = Bench(dict(each.split("=", 1) for each in asked.python))
+    commit = None
+    pythons = dict(each.split("=", 1) for each in asked.python)
+    try:
+        if asked.source is not None:
+            return output.tell(read(asked.source), asked)
+        if asked.compare is not None:
+            commit, pythons[BEFORE] = output.install(asked.compare)
+            asked.contender = [OURS, BEFORE]
+    except (NoRecord, NoBase) as exc:
+        return output.refuse(exc)
+    bench = Bench(pythons, comparing=commit is not None)
     chosen = [
         contender
         for contender in CONTENDERS
@@ -200,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.time()
     about: dict[str, Any] = {
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "quick": asked.quick,
+        **output.about(asked, sys.argv[1:] if argv is None else argv, chosen, commit),
         "machine": machine(),
         "contenders": {
             each.name: versions(
@@ -214,47 +246,33 @@ def main(argv: list[str] | None = None) -> int:
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         scenario = IMPORT if name == IMPORT.name else SCENARIOS[name]
-        effort = scenario.quick if asked.quick else scenario.full
+        effort = scenario.quick if asked.quick or bench.comparing else scenario.full
         taking = [contender for contender in chosen if name in contender.scenarios]
         rounds = asked.rounds or effort.rounds
+        if bench.comparing and asked.rounds is None:
+            rounds = compare.rounds_for(output.comparisons(asked))
         if name == IMPORT.name:
             for round_ in range(-1, rounds):
-                for contender in taking:
+                for contender in turned(taking, round_):
                     bench.imported(contender, round_)
             bench.known()
             continue
         for round_ in range(rounds):
             for loop in asked.loop:
-                # Each round begins with another contender: none is always the one after the rest.
-                first = round_ % len(taking) if taking else 0
-                for contender in (*taking[first:], *taking[:first]):
+                for contender in turned(taking, round_):
                     if loop in contender.loops:
                         bench.measure(
                             contender, name, loop, round_, str(rounds), str(effort.seconds)
                         )
     about["seconds"] = round(time.time() - began, 1)
     about["load at the end"] = load()
-    found = summary(bench.samples)
-    print(report(about, found, bench.failures, bench.skips, bench.modules))
-    if asked.json is not None:
-        asked.json.write_text(json.dumps({**about, **record(bench, found)}, indent=1) + "\n")
-    return 1 if bench.failures else 0
-
-
-def record(bench: Bench, found: Any) -> dict[str, Any]:
-    """All that was measured, for a file."""
-    from dataclasses import asdict
-
-    from bench.report import verdicts
-
-    return {
-        "verdicts": [asdict(verdict) for verdict in verdicts(found)],
-        "failures": [asdict(failure) for failure in bench.failures],
-        "skips": [asdict(skip) for skip in bench.skips],
-        "modules": bench.modules,
-        "samples": [asdict(sample) for sample in bench.samples],
-    }
+    return output.tell(
+        Record(about, bench.samples, bench.failures, bench.skips, bench.modules), asked
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
