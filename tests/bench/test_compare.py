@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from bench import base, compare, output
+from bench import against, base, compare, output
 from bench import run as bench_run
 from bench.compare import FASTER, REGRESSION, SAME, UNCLEAR, Change, changes
 from bench.contenders import BEFORE, OURS
+from bench.report import Sample, summary
 from bench.scenarios import SCENARIOS
 
 METRICS = 60
@@ -135,6 +136,29 @@ def test_too_few_rounds_claim_nothing() -> None:
         assert {change.word for change in changes(pairs)} == {word}
     text = compare.noise(changes({("noop", "x", "trio"): [2.0]}))
     assert "1 have too few rounds for an interval: 5 are needed." in text
+
+
+def test_a_ratio_is_of_one_round_and_a_round_without_one_is_left_out() -> None:
+    # The machine changes its pace between rounds; one commit lacks round 3, the other saw no stall.
+    pace = {0: 1.0, 1: 10.0, 2: 3.0, 3: 1.0, 4: 0.0}
+    samples = [
+        Sample(OURS, "threads", "trio", at, {"stall": 2 * each}) for at, each in pace.items()
+    ]
+    samples += [
+        Sample(BEFORE, "threads", "trio", at, {"stall": 1.0 if at == 4 else each})
+        for at, each in pace.items()
+        if at != 3
+    ]
+    (change,) = against.changes(summary(samples), 0.05)
+    assert (change.scenario, change.metric, change.loop) == ("threads", "stall", "trio")
+    assert change.ratios == (2.0, 2.0, 2.0)
+    nothing = [Sample(name, "threads", "trio", 0, {"stall": 0.0}) for name in (OURS, BEFORE)]
+    (change,) = against.changes(summary(nothing), 0.05)
+    assert (change.ratios, change.word) == ((), UNCLEAR)
+    assert against.rows([change], 0.05) == [
+        ["threads: stall", "trio", "", "too few rounds", "", UNCLEAR]
+    ]
+    assert against.changes(summary(samples[:3]), 0.05) == []
 
 
 def test_the_threshold_is_what_is_of_concern() -> None:
