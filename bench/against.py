@@ -24,12 +24,15 @@ def threshold_of(about: Mapping[str, Any]) -> float:
     return threshold
 
 
-def changes(found: Found, threshold: float) -> list[compare.Change]:
+def changes(found: Found, about: Mapping[str, Any]) -> list[compare.Change]:
     """Each metric over that of the other commit, judged; empty if none was measured."""
     pairs = {}
     for name, loops in found.items():
+        units = about.get("scenarios", {}).get(name, {}).get("units", {})
         for loop, metrics in loops.items():
             for metric, of_metric in metrics.items():
+                if units.get(metric, "").startswith("of "):
+                    continue  # so many of what should be: less is not quicker
                 now, before = of_metric.get(OURS, {}), of_metric.get(BEFORE, {})
                 if rounds := now.keys() & before.keys():
                     pairs[name, metric, loop] = [
@@ -38,7 +41,7 @@ def changes(found: Found, threshold: float) -> list[compare.Change]:
                         # Else there is no ratio: a stall that was not seen, for one.
                         if now[each] > 0 and before[each] > 0
                     ]
-    return compare.changes(pairs, threshold)
+    return compare.changes(pairs, threshold_of(about))
 
 
 def rows(made: Sequence[compare.Change], threshold: float) -> list[list[str]]:

@@ -123,8 +123,7 @@ def tell(record: Record, asked: Namespace) -> int:
 
         for path in draw(record, asked.plots):
             print(path, file=sys.stderr)
-    made = against.changes(found, against.threshold_of(record.about))
-    slower = "compare" in record.about and compare.regressions(made)
+    slower = "compare" in record.about and compare.regressions(against.changes(found, record.about))
     return 1 if record.failures or slower else 0
 
 

@@ -25,6 +25,10 @@ HEADLINES: Final[Mapping[str, tuple[str, str]]] = {
     "streamed": ("wall", "the run, of which the stream is 1,000 ms"),
     "agents": ("1000: wall", "1,000 agents, wall time"),
     "import": ("import", "import time"),
+    "sleep": ("beyond ideal", "time beyond that of one call"),
+    "long": ("turn 2000", "the 2,000th turn of a run"),
+    "agents_10000": ("10000: wall", "10,000 agents, wall time"),
+    "nested": ("outer run", "the outermost of three nested runs"),
 }
 """The metric by which a scenario is shown, and what its axis says; else its first, by its name."""
 OVERVIEW: Final = ("noop", "run", "agents", "cancel", "streamed", "threads")

@@ -149,16 +149,18 @@ def test_a_ratio_is_of_one_round_and_a_round_without_one_is_left_out() -> None:
         for at, each in pace.items()
         if at != 3
     ]
-    (change,) = against.changes(summary(samples), 0.05)
+    (change,) = against.changes(summary(samples), {})
     assert (change.scenario, change.metric, change.loop) == ("threads", "stall", "trio")
     assert change.ratios == (2.0, 2.0, 2.0)
     nothing = [Sample(name, "threads", "trio", 0, {"stall": 0.0}) for name in (OURS, BEFORE)]
-    (change,) = against.changes(summary(nothing), 0.05)
+    (change,) = against.changes(summary(nothing), {})
     assert (change.ratios, change.word) == ((), UNCLEAR)
     assert against.rows([change], 0.05) == [
         ["threads: stall", "trio", "", "too few rounds", "", UNCLEAR]
     ]
-    assert against.changes(summary(samples[:3]), 0.05) == []
+    assert against.changes(summary(samples[:3]), {}) == []
+    counted = {"scenarios": {"threads": {"units": {"stall": "of 64"}}}}
+    assert against.changes(summary(samples), counted) == []
 
 
 def test_the_threshold_is_what_is_of_concern() -> None:
