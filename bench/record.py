@@ -102,6 +102,10 @@ def _record(data: Any) -> Record:
         data.get("modules", {}),
     )
     _check_modules(record.modules)
+    for name, found in (("samples", record.samples), ("failures", record.failures)):
+        for index, each in enumerate(found):
+            if each.contender not in record.about["titles"]:
+                raise NoRecord(f"{name}[{index}]: nobody says who {each.contender!r} is")
     for index, sample in enumerate(record.samples):
         units = record.about["scenarios"].get(sample.scenario, {}).get("units", {})
         if unknown := [metric for metric in sample.metrics if metric not in units]:

@@ -26,8 +26,13 @@ def of(*names: str, contenders: Sequence[str] = tuple(TITLES)) -> Record:
     whole = record(rounds=2)
     whole.about["titles"] = {name: TITLES[name] for name in contenders}
     whole.about["scenarios"] = {name: whole.about["scenarios"][name] for name in names}
-    whole.samples = [each for each in whole.samples if each.scenario in names]
-    whole.failures = [each for each in whole.failures if each.scenario in names]
+    shown = whole.about["titles"]
+    whole.samples = [
+        each for each in whole.samples if each.scenario in names and each.contender in shown
+    ]
+    whole.failures = [
+        each for each in whole.failures if each.scenario in names and each.contender in shown
+    ]
     return whole
 
 

@@ -129,6 +129,14 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda data: data["samples"][0]["metrics"].update(width=1.0),
         "nobody says what 'width' of 'noop' is",
     ),
+    "a contender without a title": (
+        lambda data: data["titles"].pop(FLOOR),
+        r"samples\[\d+\]: nobody says who 'anyio_group' is",
+    ),
+    "a failure without a title": (
+        lambda data: data["failures"][2].update(contender="somebody"),
+        r"failures\[2\]: nobody says who 'somebody' is",
+    ),
     "a scenario without units": (
         lambda data: data["scenarios"]["noop"].pop("units"),
         "scenario 'noop' needs a title, units",
