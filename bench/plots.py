@@ -42,6 +42,10 @@ SHIFT: Final = 0.27
 SHORT, PARTLY = 64, 34
 """Letters of a failure that there is room for, in a row of its own and in one with marks."""
 
+NOTE: Final = (
+    "Fastest first, by the number at the right: the median on asyncio, or on the first event loop "
+    "that there is. Who failed a check is not ranked; who cannot do the work is not shown."
+)
 SETTINGS: Final = {
     # The first comes with matplotlib; an SVG's reader may have the second, which is as wide.
     "font.family": ["sans-serif"],
@@ -100,8 +104,8 @@ def _figure(shown: Sequence[Panel], about: Sequence[str]) -> Figure:
     grid = Grid.of(shown)
     width = 2 * MARGIN + max(grid.columns, 2) * WIDTH
     letters = int((width - 2 * MARGIN) * 72 / (SETTINGS["font.size"] * 0.56))
-    lines = [line for each in about for line in _wrap(each, letters)]
-    head = MARGIN + 0.34 + LINE * (len(lines) + 1) + 0.36
+    lines = [line for each in (*about, NOTE) for line in _wrap(each, letters)]
+    head = MARGIN + 0.34 + LINE * len(lines) + 0.36
     height = head + sum(grid.heights) + MARGIN
     figure = Figure(figsize=(width, height), facecolor="white")
 
@@ -111,17 +115,8 @@ def _figure(shown: Sequence[Panel], about: Sequence[str]) -> Figure:
     left = MARGIN / width
     title = "The same work by turnscope and by others: further left is better"
     figure.text(left, down(MARGIN), title, size=13, weight="bold", va="top", color=INK)
-    top = MARGIN + 0.34
-    for line in lines:
-        figure.text(left, down(top), line, va="top", color=FAINT)
-        top += LINE
-    note = (
-        "Fastest first, by the number at the right: the median on asyncio, or on the first event "
-        "loop that there is. Who failed a check is not ranked; who cannot do the work is not shown."
-    )
-    for line in _wrap(note, letters):
-        figure.text(left, down(top), line, va="top", color=FAINT)
-        top += LINE
+    for at, line in enumerate(lines):
+        figure.text(left, down(MARGIN + 0.34 + LINE * at), line, va="top", color=FAINT)
     _legend(figure, shown, left, down(head - 0.1))
     at = head
     for line, line_height in enumerate(grid.heights):

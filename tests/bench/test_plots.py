@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
+from matplotlib.text import Text
 
+from bench import plots
 from bench import run as bench_run
 from bench.contenders import FLOOR, OURS
-from bench.panels import OVERVIEW, Panel, headline, panels
+from bench.panels import OVERVIEW, Panel, heading, headline, panels
 from bench.plots import draw
 from bench.record import Record, write
 from bench.report import Failure, Sample
@@ -136,11 +140,9 @@ def test_a_picture_shows_the_claim_and_where_it_comes_from(tmp_path: Path) -> No
 
 
 def test_a_long_reason_is_cut_between_words() -> None:
-    from bench.plots import SHORT, _clip
-
-    (line,) = _clip(f"failed: {'word ' * 40}", SHORT, SHORT)
-    assert line.endswith("word…") and len(line) <= SHORT
-    assert _clip("failed: it is late", SHORT, SHORT) == ["failed: it is late"]
+    (line,) = plots._clip(f"failed: {'word ' * 40}", plots.SHORT, plots.SHORT)
+    assert line.endswith("word…") and len(line) <= plots.SHORT
+    assert plots._clip("failed: it is late", plots.SHORT, plots.SHORT) == ["failed: it is late"]
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -191,8 +193,27 @@ def test_a_command_is_shown_without_the_places_of_its_files() -> None:
         *("python", "bench/run.py", "--quick", "--json", "/home/me/x.json", "--plots=/home/me"),
         *("--python", "before=/home/me/env/bin/python", "--loop", "trio"),
     ]
-    from bench.panels import heading
-
     assert heading(kept)[-1].endswith(
         ": python bench/run.py --quick --python before=python --loop trio"
     )
+
+
+@pytest.mark.parametrize("names", [("cancel",), ("run", "streamed"), ("cancel", "threads", "hang")])
+def test_no_text_lies_on_another_or_beyond_the_page(names: tuple[str, ...]) -> None:
+    kept = of(*names)
+    kept.failures.append(Failure("pydantic_ai", "run", "uvloop", 2, "it lost a value"))
+    with mpl.rc_context():
+        mpl.rcParams.update(plots.SETTINGS)
+        figure = plots._figure(panels(kept), heading(kept))
+        figure.draw_without_rendering()
+        boxes = {
+            text: text.get_window_extent()
+            for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text()
+        }
+    page = figure.bbox
+    for text, box in boxes.items():
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        assert inside, text.get_text()
+    for (one, box), (other, over) in itertools.combinations(boxes.items(), 2):
+        assert not box.overlaps(over), (one.get_text(), other.get_text())
