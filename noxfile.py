@@ -163,6 +163,6 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The latency benchmark: `nox -s bench -- --help`."""
+    """The latency benchmark: `nox -s bench -- --help`, `-- --compare main`, `-- --plots FOLDER`."""
     install_wheel(session, *group("bench"))
     session.run("python", "bench/run.py", *session.posargs)

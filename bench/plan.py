@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from . import compare, output
 from .contenders import Contender
 from .scenarios import EVERY, FOOTPRINT, IMPORT, SMALL
 
 if TYPE_CHECKING:
-    from .run import Bench
+    from .processes import Bench
 
 Jobs = Iterator[Callable[[], object]]
 
@@ -25,13 +26,15 @@ def plan(bench: Bench, asked: argparse.Namespace, chosen: Sequence[Contender]) -
     for name, scenario in EVERY.items():
         if name not in asked.scenario:
             continue
-        effort = scenario.quick if asked.quick else scenario.full
+        effort = scenario.quick if asked.quick or bench.comparing else scenario.full
         if effort is None:
             print(f"{name}: not in a quick run", file=sys.stderr, flush=True)
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         taking = [contender for contender in chosen if contender.takes(name)]
         rounds = asked.rounds or effort.rounds
+        if bench.comparing and asked.rounds is None:
+            rounds = compare.rounds_for(output.comparisons(asked))
         if name == IMPORT.name:
             for contender in taking:
                 bench.imported(contender, -1)

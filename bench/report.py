@@ -1,152 +1,22 @@
-"""From samples to tables: medians over rounds, their spread, ratios, and whether a figure is kept.
+"""From samples to tables, in Markdown.
 
-Pure: samples in, text out. A ratio is taken within each round, between processes that ran one right
-after the other, and then its median; what disturbs a whole round disturbs both of its sides.
+Pure: samples in, text out. Above: `output`. Below: `samples`, and `against` for another commit.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 from sys import stdlib_module_names
 from typing import Any, Final
 
-from .contenders import BEFORE, CONTENDERS, FLOOR, KNOWN, OURS
+from . import against, compare
+from .contenders import CONTENDERS, KNOWN, OURS
+from .samples import PEERS, Failure, Found, Skip, Spread, Verdict, errors, ratio, verdicts
 from .scenarios import EVERY
-from .turns import Figure
 
-PEERS: Final = frozenset(each.name for each in CONTENDERS if each.peer)
-TITLES: Final = {
-    each.name: f"{each.title} (floor)" if each.floor else each.title for each in CONTENDERS
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The metrics of one process."""
-
-    contender: str
-    scenario: str
-    loop: str
-    round: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A process whose work a checker refused, or that broke."""
-
-    contender: str
-    scenario: str
-    loop: str
-    round: int
-    sentence: str
-
-    @property
-    def cell(self) -> tuple[str, str, str]:
-        """What was measured."""
-        return self.contender, self.scenario, self.loop
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """What could not be measured here, and why."""
-
-    contender: str
-    scenario: str
-    loop: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The median of some rounds, and what they spanned."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread | None:
-        """Of *values*; None if there are none."""
-        them = sorted(values)
-        return cls(median(them), them[0], them[-1]) if them else None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A figure on one event loop."""
-
-    scenario: str
-    metric: str
-    loop: str
-    ours: Spread
-    floor: Spread | None
-    ratio: Spread | None
-    must_be: str
-    word: str
-
-
-# scenario -> loop -> metric -> contender -> value of each round
-Found = dict[str, dict[str, dict[str, dict[str, dict[int, float]]]]]
-
-
-def summary(samples: Iterable[Sample]) -> Found:
-    """Put samples in their places."""
-    found: Found = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(dict[int, float])))
-    )
-    for sample in samples:
-        for metric, value in sample.metrics.items():
-            of_metric = found[sample.scenario][sample.loop][metric]
-            of_metric[sample.contender][sample.round] = value
-    return found
-
-
-def ratio(of_metric: dict[str, dict[int, float]], contender: str, to: str = FLOOR) -> Spread | None:
-    """*contender* over another, the floor, round by round; None without one above 0."""
-    other = of_metric.get(to, {})
-    mine = of_metric.get(contender, {})
-    return Spread.of(mine[each] / other[each] for each in mine if other.get(each, 0) > 0)
-
-
-def verdicts(found: Found) -> list[Verdict]:
-    """Every figure for which there are samples."""
-    made = []
-    for scenario in EVERY.values():
-        for figure in scenario.figures:
-            for loop, metrics in found.get(scenario.name, {}).items():
-                of_metric = metrics.get(figure.metric, {})
-                ours = Spread.of(of_metric.get(OURS, {}).values())
-                times = ratio(of_metric, OURS)
-                if ours is None:
-                    continue
-                unit = scenario.units[figure.metric]
-                floor = Spread.of(of_metric.get(FLOOR, {}).values())
-                must_be = f"<= {figure.most:g}{' x floor' if figure.ratio else f' {unit}'}".rstrip()
-                value = (None if times is None else times.median) if figure.ratio else ours.median
-                word = _word(figure, value)
-                made.append(
-                    Verdict(scenario.name, figure.metric, loop, ours, floor, times, must_be, word)
-                )
-    return made
-
-
-def _word(figure: Figure, value: float | None) -> str:
-    if value is None:
-        return "no floor in this run"
-    if value > figure.most:
-        return "FAIL"
-    if figure.strive is not None and value > figure.strive:
-        return f"pass (short of {figure.strive:g})"
-    return "pass"
-
-
-def errors(failures: Iterable[Failure]) -> list[Failure]:
-    """Those that say that this is no benchmark: what a checker finds of a peer is a result."""
-    return [each for each in failures if each.contender not in PEERS]
+FLOORS: Final = frozenset(each.name for each in CONTENDERS if each.floor)
 
 
 def report(
@@ -160,15 +30,20 @@ def report(
     parts = [_head(about)]
     if kept := verdicts(found):
         parts.append("## Figures\n\n" + _figures(kept))
-    if changes := _changes(found):
-        parts.append("## Against before\n\n" + changes)
-    for scenario in EVERY.values():
-        refused = [
-            each for each in failures if each.scenario == scenario.name and each.contender in PEERS
-        ]
-        if scenario.name in found or refused:
-            rows = _contenders(found.get(scenario.name, {}), scenario.units, refused)
-            parts.append(f"## {scenario.title}\n\n{rows}")
+    threshold = against.threshold_of(about)
+    if made := against.changes(found, about):
+        rows = table(against.HEADER, against.rows(made, threshold))
+        parts.append(f"## Against before\n\n{compare.noise(made, threshold)}\n\n{rows}")
+    # What this checkout knows, and over it what the record says of itself.
+    titles = {each.name: each.title for each in CONTENDERS} | about.get("titles", {})
+    scenarios = {
+        each.name: {"title": each.title, "units": each.units} for each in EVERY.values()
+    } | about.get("scenarios", {})
+    for name, each in scenarios.items():
+        refused = [fail for fail in failures if fail.scenario == name and fail.contender in PEERS]
+        if name in found or refused:
+            rows = _contenders(found.get(name, {}), each["units"], titles, refused)
+            parts.append(f"## {each['title']}\n\n{rows}")
     if OURS in modules and "known" in modules:
         parts.append(_modules(modules[OURS], modules["known"]))
     if skips:
@@ -217,20 +92,12 @@ def _figures(kept: Sequence[Verdict]) -> str:
     return table(["figure", "loop", "floor", "turnscope", "x floor", "must be", "so"], rows)
 
 
-def _changes(found: Found) -> str:
-    """Each metric over that of another commit; empty if none was measured."""
-    rows = []
-    for scenario in EVERY.values():
-        for loop, metrics in found.get(scenario.name, {}).items():
-            for metric in scenario.units:
-                times = ratio(metrics.get(metric, {}), OURS, BEFORE)
-                if times is not None:
-                    where = "" if loop == "none" else loop
-                    rows.append([f"{scenario.name}: {metric}", where, _times(times)])
-    return table(["", "loop", "x before"], rows) if rows else ""
-
-
-def _contenders(loops: Mapping[str, Any], units: dict[str, str], refused: Sequence[Failure]) -> str:
+def _contenders(
+    loops: Mapping[str, Any],
+    units: Mapping[str, str],
+    titles: Mapping[str, str],
+    refused: Sequence[Failure],
+) -> str:
     """Who took how long: on each event loop in the order of the first metric; last, who failed.
 
     A peer that failed in one round has no figures for that event loop, whatever the others say.
@@ -250,14 +117,25 @@ def _contenders(loops: Mapping[str, Any], units: dict[str, str], refused: Sequen
                     span = f"{_value(spread.low, '')} to {_value(spread.high, unit)}"
                     value = _value(spread.median, unit)
                     rows.append(
-                        [metric, where, TITLES[name], value, span, _times(ratio(of_metric, name))]
+                        [
+                            metric,
+                            where,
+                            _title(titles, name),
+                            value,
+                            span,
+                            _times(ratio(of_metric, name)),
+                        ]
                     )
         rows += [
-            ["", where, TITLES[name], f"failed: {sentence}", "", ""]
+            ["", where, _title(titles, name), f"failed: {sentence}", "", ""]
             for (at, name), sentence in failed.items()
             if at == loop
         ]
     return table(["", "loop", "contender", "median", "spread", "x floor"], rows)
+
+
+def _title(titles: Mapping[str, str], name: str) -> str:
+    return f"{titles[name]} (floor)" if name in FLOORS else titles[name]
 
 
 def ranking(of_metric: Mapping[str, dict[int, float]], without: Collection[str]) -> list[str]:

@@ -145,6 +145,26 @@ def tools(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
     return _tool_pages.tools(target, json)
 
 
+@app.command
+def bench(
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)],
+) -> int:
+    """Run a short benchmark, in a checkout of turnscope.
+
+    About two minutes, which show how turnscope and a bare task group compare on this machine, and
+    not to the last percent.
+
+    Parameters
+    ----------
+    arguments
+        What is passed on to bench/run.py, after its --quick: --scenario noop run, --json FILE,
+        --plots FOLDER, --compare COMMIT; `turnscope bench -- --help` has the rest.
+    """
+    from turnscope_adapters import _bench_command
+
+    return _bench_command.bench(arguments)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Do what *arguments* say; returns the exit code.
 

@@ -80,11 +80,12 @@ def test_the_version_is_told(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["run", "demo", "tools", "--version"]),
-        (["--help"], ["run", "demo", "tools", "--version"]),
+        ([], ["run", "demo", "tools", "bench", "--version"]),
+        (["--help"], ["run", "demo", "tools", "bench", "--version"]),
         (["run", "--help"], ["PROMPT", "--model", "openai:NAME", "--tools", "--history"]),
         (["demo", "--help"], ["FOLDER", "--loop", "--json"]),
         (["tools", "--help"], ["MODULE:NAME", "--json"]),
+        (["bench", "--help"], ["ARGUMENTS", "--quick", "bench -- --help"]),
     ],
 )
 def test_help_names_what_can_be_typed(arguments: list[str], words: list[str]) -> None:

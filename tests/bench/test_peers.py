@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from bench import environments
+from bench import environments, processes
 from bench import run as bench_run
 from bench.contenders import ASYNCIO, CONTENDERS, FLOOR, OURS, Contender
 from bench.environments import STAMP, NotMade, interpreter, python_of
-from bench.report import Failure, Sample, report, summary
+from bench.report import report
+from bench.samples import Failure, Sample, summary
 from bench.scenarios import EVERY, SCENARIOS
 
 PEERS = [each for each in CONTENDERS if each.peer]
@@ -164,7 +165,7 @@ CANCEL = ["--scenario", "cancel", "--loop", "asyncio", "--rounds", "1"]
 def test_nothing_is_installed_unless_asked_for(
     installer: Installer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench_run, "_run", comes())
+    monkeypatch.setattr(processes, "run", comes())
     more = ["--environments", str(tmp_path)]
     assert bench_run.main([*CANCEL, *more]) == 0
     assert bench_run.main([*CANCEL, *more, "--contender", OURS, FLOOR]) == 0
@@ -180,7 +181,7 @@ def test_who_is_somewhere_already_is_not_installed(
 ) -> None:
     started = []
     monkeypatch.setattr(
-        bench_run, "_run", lambda command: started.append(command) or comes()(command)
+        processes, "run", lambda command: started.append(command) or comes()(command)
     )
     named = [f"{each.name}=/its/own/python" for each in PEERS]
     assert bench_run.main([*CANCEL, "--peers", "--python", *named]) == 0
@@ -195,7 +196,7 @@ def test_a_peer_without_an_environment_is_not_measured_and_says_why(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     installer.broken = "no such distribution"
-    monkeypatch.setattr(bench_run, "_run", comes())
+    monkeypatch.setattr(processes, "run", comes())
     file = tmp_path / "out.json"
     more = ["--environments", str(tmp_path), "--json", str(file)]
     assert bench_run.main([*CANCEL, *more, "--contender", PEER, FLOOR]) == 0
@@ -220,7 +221,7 @@ def test_what_a_peer_lacks_is_not_measured_and_says_why(
         lacks={"cancel": "it cannot stop", "cpu": "not asked about here"},
     )
     monkeypatch.setattr(bench_run, "CONTENDERS", (*CONTENDERS, poor))
-    monkeypatch.setattr(bench_run, "_run", comes())
+    monkeypatch.setattr(processes, "run", comes())
     more = ["--environments", str(tmp_path), "--contender", "poor", FLOOR]
     assert bench_run.main([*CANCEL, *more]) == 0
     text = capsys.readouterr().out
@@ -238,7 +239,7 @@ def test_only_a_peer_may_fail_its_check(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bench_run, "_run", comes(failing=name))
+    monkeypatch.setattr(processes, "run", comes(failing=name))
     more = ["--environments", str(tmp_path), "--contender", PEER, FLOOR, OURS]
     assert bench_run.main([*CANCEL, *more]) == code
     assert ("CHECKS FAILED" in capsys.readouterr().out) is bool(code)
@@ -253,7 +254,7 @@ def test_a_peer_that_has_failed_is_not_asked_again(
         asked.extend(command[3:4])
         return comes(failing=PEER)(command)
 
-    monkeypatch.setattr(bench_run, "_run", came)
+    monkeypatch.setattr(processes, "run", came)
     more = ["--environments", str(tmp_path), "--contender", PEER, FLOOR]
     assert bench_run.main([*CANCEL[:-1], "3", *more]) == 0
     assert asked.count(PEER) == 1

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from bench import installed
+from bench import installed, processes
 from bench import run as bench_run
 from bench.checks import CheckFailed
 from bench.contenders import BEFORE, CONTENDERS, FLOOR, OURS
 from bench.measure import check_no_children
-from bench.report import Sample, report, summary, verdicts
+from bench.report import report
+from bench.samples import Sample, summary, verdicts
 from bench.scenarios import EVERY, FOOTPRINT, IMPORT, SCENARIOS, SMALL
 
 
@@ -34,7 +35,7 @@ def test_an_import_without_bytecode_is_no_figure(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "file" / "no folder"))
-    bench = bench_run.Bench({})
+    bench = processes.Bench({})
     bench.imported(CONTENDERS[1], 0)
     assert not bench.samples
     assert "no bytecode on disk" in bench.failures[0].sentence
@@ -51,10 +52,10 @@ def test_a_failed_check_is_an_exit_code_and_a_missed_figure_is_none(
         return {"metrics": dict.fromkeys(slow, 100.0 if OURS in command else 1.0)}
 
     arguments = ["--scenario", "noop", "--loop", "trio", "--rounds", "1"]
-    monkeypatch.setattr(bench_run, "_run", came)
+    monkeypatch.setattr(processes, "run", came)
     assert bench_run.main(arguments) == 0
     assert "FAIL" in capsys.readouterr().out
-    monkeypatch.setattr(bench_run, "_run", lambda command: {"failed": "it cheats"})
+    monkeypatch.setattr(processes, "run", lambda command: {"failed": "it cheats"})
     assert bench_run.main(arguments) == 1
     assert "it cheats" in capsys.readouterr().out
 
@@ -97,7 +98,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         commands.append(command)
         return {"skipped": "this is a test"}
 
-    monkeypatch.setattr(bench_run, "_run", came)
+    monkeypatch.setattr(processes, "run", came)
     return commands
 
 

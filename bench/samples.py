@@ -1,0 +1,151 @@
+"""What was measured, put in order: medians over rounds, their spread, ratios, kept figures.
+
+Pure. A ratio is taken within each round, between processes that ran one right after the other, and
+then its median; what disturbs a whole round disturbs both of its sides. Above: `report`, `record`
+and the pictures. Below: the contenders and the scenarios.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from .contenders import CONTENDERS, FLOOR, OURS
+from .scenarios import EVERY
+from .turns import Figure
+
+PEERS: Final = frozenset(each.name for each in CONTENDERS if each.peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The metrics of one process."""
+
+    contender: str
+    scenario: str
+    loop: str
+    round: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A process whose work a checker refused, or that broke."""
+
+    contender: str
+    scenario: str
+    loop: str
+    round: int
+    sentence: str
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """What was measured."""
+        return self.contender, self.scenario, self.loop
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """What could not be measured here, and why."""
+
+    contender: str
+    scenario: str
+    loop: str
+    reason: str
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """What was not measured."""
+        return self.contender, self.scenario, self.loop
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some rounds, and what they spanned."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """Of *values*; None if there are none."""
+        them = sorted(values)
+        return cls(median(them), them[0], them[-1]) if them else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A figure on one event loop."""
+
+    scenario: str
+    metric: str
+    loop: str
+    ours: Spread
+    floor: Spread | None
+    ratio: Spread | None
+    must_be: str
+    word: str
+
+
+# scenario -> loop -> metric -> contender -> value of each round
+Found = dict[str, dict[str, dict[str, dict[str, dict[int, float]]]]]
+
+
+def summary(samples: Iterable[Sample]) -> Found:
+    """Put samples in their places."""
+    found: Found = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(dict[int, float])))
+    )
+    for sample in samples:
+        for metric, value in sample.metrics.items():
+            of_metric = found[sample.scenario][sample.loop][metric]
+            of_metric[sample.contender][sample.round] = value
+    return found
+
+
+def ratio(of_metric: dict[str, dict[int, float]], contender: str) -> Spread | None:
+    """*contender* over the floor, round by round; None without one above 0."""
+    other = of_metric.get(FLOOR, {})
+    mine = of_metric.get(contender, {})
+    return Spread.of(mine[each] / other[each] for each in mine if other.get(each, 0) > 0)
+
+
+def verdicts(found: Found) -> list[Verdict]:
+    """Every figure for which there are samples."""
+    made = []
+    for scenario in EVERY.values():
+        for figure in scenario.figures:
+            for loop, metrics in found.get(scenario.name, {}).items():
+                of_metric = metrics.get(figure.metric, {})
+                ours = Spread.of(of_metric.get(OURS, {}).values())
+                times = ratio(of_metric, OURS)
+                if ours is None:
+                    continue
+                unit = scenario.units[figure.metric]
+                floor = Spread.of(of_metric.get(FLOOR, {}).values())
+                must_be = f"<= {figure.most:g}{' x floor' if figure.ratio else f' {unit}'}".rstrip()
+                value = (None if times is None else times.median) if figure.ratio else ours.median
+                word = _word(figure, value)
+                made.append(
+                    Verdict(scenario.name, figure.metric, loop, ours, floor, times, must_be, word)
+                )
+    return made
+
+
+def _word(figure: Figure, value: float | None) -> str:
+    if value is None:
+        return "no floor in this run"
+    if value > figure.most:
+        return "FAIL"
+    if figure.strive is not None and value > figure.strive:
+        return f"pass (short of {figure.strive:g})"
+    return "pass"
+
+
+def errors(failures: Iterable[Failure]) -> list[Failure]:
+    """Those that say that this is no benchmark: what a checker finds of a peer is a result."""
+    return [each for each in failures if each.contender not in PEERS]
