@@ -16,7 +16,15 @@ from bench.drivers.anyio_group import Prepared
 from bench.order import together
 from bench.scenarios import SMALL, run
 from bench.turns import SMOKE
-from tests.bench.cheating import ANY_TURN, Session, Turn, measured, runs_one_twice
+from tests.bench.cheating import (
+    ANY_TURN,
+    Session,
+    Turn,
+    drops_a_result,
+    leaves_a_task,
+    measured,
+    runs_one_twice,
+)
 from tests.support import Loop
 
 # What may be nothing, in small sizes and on a fast machine.
@@ -172,6 +180,8 @@ async def lets_it_take_all_along(session: Session, calls: Prepared) -> Sequence[
         (leaves_it_alive, "3 bodies ended, for 4 calls"),
         (is_impatient, r"a timeout of 0\.03 s was over in 0\.0"),
         (lets_it_take_all_along, "call 0 gave None, not 0"),
+        (drops_a_result, "3 values for 4 calls"),
+        (leaves_a_task, "1 tasks are alive after the turn"),
     ],
 )
 def test_a_turn_with_a_hanging_call_that_cheats_has_no_figures(
