@@ -18,7 +18,7 @@ from .checks import CheckFailed, check_ended, check_nothing_new, check_values, t
 from .conversations import conversation
 from .drivers import Nesting, Session
 from .tools import Call, Tool
-from .turns import Effort, Figure, Metrics, Scenario, played, repeated
+from .turns import TICK, Effort, Figure, Metrics, Scenario, played, repeated
 
 
 class Agents(Scenario):
@@ -96,7 +96,7 @@ class Agents(Scenario):
         check_ended(range(n * each))
         if not first:
             await check_nothing_new(before)
-        if taken < self.TURNS * tools.PAUSE:
+        if taken < self.TURNS * (tools.PAUSE - TICK):
             raise CheckFailed(f"{self.TURNS} turns of {tools.PAUSE} s were done in {taken:.3f} s")
         return taken
 

@@ -142,7 +142,7 @@ class Streamed(Scenario):
     async def _run(self, session: Session, talk: Any, *, first: bool = False) -> float:
         started = perf_counter()
         taken = await played(session, talk, range(len(self.AT)), first=first)
-        if taken < tools.STREAM:
+        if taken < tools.STREAM - TICK:
             raise CheckFailed(f"a stream of {tools.STREAM} s was read in {taken:.3f} s")
         for began, at in zip(sorted(tools.stamps), self.AT, strict=True):
             if began - started < at - TICK:
@@ -219,6 +219,6 @@ class Consumer(Scenario):
 
     def _late(self, started: float) -> float:
         late = max(ended for _, _, ended in tools.spans) - started - self.turns * tools.PAUSE
-        if late < -TICK:
+        if late < -self.turns * TICK:
             raise CheckFailed(f"the tools ended {-late:.3f} s before their turns can be over")
         return late

@@ -20,7 +20,7 @@ CANCELS = ["cancel", "cancel_scope", "cancel_timeout"]
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.endings.PATIENCE", 0.05)
+    monkeypatch.setattr("bench.endings.PATIENCE", 0.3)
 
 
 async def returns_at_once(session: Session, calls: Prepared) -> Sequence[object]:

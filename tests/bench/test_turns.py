@@ -13,6 +13,7 @@ from bench import memory, tools
 from bench.checks import CheckFailed
 from bench.drivers import anyio_group, turnscope_kernel, turnscope_observed
 from bench.drivers.anyio_group import Prepared
+from bench.endings import Hang
 from bench.order import together
 from bench.scenarios import SMALL, run
 from bench.turns import SMOKE
@@ -27,8 +28,8 @@ from tests.bench.cheating import (
 )
 from tests.support import Loop
 
-# What may be nothing, in small sizes and on a fast machine.
-NOTHING = ("stall", "cleanups run", "resident", "beyond ideal", "late")
+# What may be nothing, or less, in small sizes and on a busy machine.
+NOTHING = ("further call", "stall", "cleanups run", "resident", "beyond ideal", "late")
 
 
 @pytest.mark.parametrize("driver", [anyio_group, turnscope_kernel])
@@ -91,8 +92,9 @@ def test_values_in_the_order_of_completion_have_no_figures(
 def test_a_blocking_tool_that_did_not_sleep_has_no_figures(
     any_loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tools, "BLOCK", 0.5)
     monkeypatch.setattr(tools.time, "sleep", lambda seconds: None)
-    with pytest.raises(CheckFailed, match=r"tools that sleep for 0\.01 s were done in 0\.00"):
+    with pytest.raises(CheckFailed, match=r"tools that sleep for 0\.5 s were done in 0\."):
         measured(any_loop, "threads")
 
 
@@ -178,7 +180,6 @@ async def lets_it_take_all_along(session: Session, calls: Prepared) -> Sequence[
         (answers_for_it, "call 2, which hangs, gave a value"),
         (leaves_it_out, "the call that hangs has not begun"),
         (leaves_it_alive, "3 bodies ended, for 4 calls"),
-        (is_impatient, r"a timeout of 0\.03 s was over in 0\.0"),
         (lets_it_take_all_along, "call 0 gave None, not 0"),
         (drops_a_result, "3 values for 4 calls"),
         (leaves_a_task, "1 tasks are alive after the turn"),
@@ -189,3 +190,11 @@ def test_a_turn_with_a_hanging_call_that_cheats_has_no_figures(
 ) -> None:
     with pytest.raises(CheckFailed, match=words):
         measured(any_loop, "hang", cheat)
+
+
+def test_a_timeout_that_comes_too_soon_has_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SMALL, "hang", Hang(4, timeout=0.5))
+    with pytest.raises(CheckFailed, match=r"a timeout of 0\.5 s was over in 0\."):
+        measured(any_loop, "hang", is_impatient)
