@@ -12,7 +12,7 @@ from typing import Any, Final
 from . import tools
 from .checks import CheckFailed, check_ended
 from .drivers import Session
-from .turns import TICK, Effort, Figure, Metrics, Scenario, calls_of, repeated, timed
+from .turns import TICK, Effort, Figure, Metrics, Scenario, calls_of, one_each, repeated, timed
 
 
 class Noop(Scenario):
@@ -73,7 +73,7 @@ class Sleep(Scenario):
     units: Final = {"beyond ideal": "ms"}
     full = Effort(rounds=3, seconds=0.7)
     quick = Effort(rounds=1, seconds=0.2)
-    tools = (tools.REST_TOOL,)
+    tools = (tools.REST_TOOL, tools.PAUSE_TOOL)
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -81,8 +81,10 @@ class Sleep(Scenario):
 
     async def measure(self, session: Session, effort: Effort) -> Metrics:
         """Measure turns, and take off what one tool takes."""
-        prepared = session.prepare(calls_of(tools.REST_TOOL, [{"n": i} for i in range(self.n)]))
-        await self._turn(session, prepared, first=True)
+        # Here every second call ends before the one in front of it: their values must not.
+        mixed = session.prepare(one_each([self.tools[i % 2] for i in range(self.n)]))
+        await self._turn(session, mixed, first=True)
+        prepared = session.prepare(one_each([tools.REST_TOOL] * self.n))
         taken = await repeated(lambda: self._turn(session, prepared), effort, warm=1)
         return {"beyond ideal": (median(taken) - tools.REST) * 1e3}
 

@@ -69,6 +69,26 @@ def test_a_turn_that_cheats_has_no_figures(any_loop: Loop, scenario: str, cheat:
         measured(any_loop, scenario, cheat)
 
 
+async def keeps_values_as_they_come(session: Session, calls: Prepared) -> Sequence[object]:
+    values: list[object] = []
+
+    async def one(index: int) -> None:
+        values.extend(await session.honest(calls[index : index + 1]))
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(calls)):
+            group.start_soon(one, index)
+    return values
+
+
+def test_values_in_the_order_of_completion_have_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "REST", 0.05)
+    with pytest.raises(CheckFailed, match=r"call 0 gave [1-9]"):
+        measured(any_loop, "sleep", keeps_values_as_they_come)
+
+
 def test_a_blocking_tool_that_did_not_sleep_has_no_figures(
     any_loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
