@@ -129,8 +129,12 @@ def tell(record: Record, asked: Namespace) -> int:
 
         for path in draw(record, asked.plots):
             print(path, file=sys.stderr)
-    slower = "compare" in record.about and compare.regressions(against.changes(found, record.about))
-    return 1 if errors(record.failures) or slower else 0
+    worse = False
+    if "compare" in record.about:
+        made = against.changes(found, record.about)
+        # Where nothing was compared, nothing has passed.
+        worse = bool(compare.regressions(made)) or not made
+    return 1 if errors(record.failures) or worse else 0
 
 
 def refuse(reason: Exception) -> int:

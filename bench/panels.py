@@ -28,6 +28,7 @@ HEADLINES: Final[Mapping[str, tuple[str, str]]] = {
     "sleep": ("beyond ideal", "time beyond that of one call"),
     "long": ("turn 2000", "the 2,000th turn of a run"),
     "agents_10000": ("10000: wall", "10,000 agents, wall time"),
+    "footprint": ("on disk", "size of what is installed"),
     "nested": ("outer run", "the outermost of three nested runs"),
 }
 """The metric by which a scenario is shown, and what its axis says; else its first, by its name."""
@@ -95,7 +96,7 @@ class Panel:
     @property
     def label(self) -> str:
         """The text of the axis."""
-        unit = self.unit.replace("us", "µs") or "ratio"
+        unit = self.unit.replace("us", "µs") or ("ratio" if " over " in self.caption else "number")
         return f"{self.caption} ({unit}{', log scale' if self.log else ''})"
 
 

@@ -31,7 +31,8 @@ def report(
     if kept := verdicts(found):
         parts.append("## Figures\n\n" + _figures(kept))
     threshold = against.threshold_of(about)
-    if made := against.changes(found, about):
+    made = against.changes(found, about)
+    if made or "compare" in about:
         rows = table(against.HEADER, against.rows(made, threshold))
         parts.append(f"## Against before\n\n{compare.noise(made, threshold)}\n\n{rows}")
     # What this checkout knows, and over it what the record says of itself.

@@ -263,6 +263,18 @@ def test_what_the_other_commit_cannot_do_is_skipped_with_its_reason(
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_comparison_of_nothing_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacks = dict.fromkeys(("noop", "cancel"), "cannot import name 'Agent' from 'turnscope'")
+    monkeypatch.setattr(processes, "run", Machine(lacks=lacks))
+    assert bench_run.main([*COMPARE]) == 1
+    told = capsys.readouterr().out
+    assert "Nothing was measured on both sides." in told
+    assert "* turnscope_before, noop, trio: cannot import name 'Agent'" in told
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_checker_that_fails_here_fails_the_comparison(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

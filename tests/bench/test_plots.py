@@ -93,6 +93,16 @@ def test_the_axis_is_logarithmic_where_medians_span_more_than_a_decade(
     assert "µs" in only.label
 
 
+def test_an_axis_says_whether_it_counts_or_compares() -> None:
+    kept = of("cpu")
+    assert panels(kept)[0].label == "time over the ideal of 2 cores (ratio)"
+    about = kept.about["scenarios"]["cpu"]
+    about["units"] = {"distributions": ""}
+    about["headline"] = "distributions"
+    kept.samples = [Sample(OURS, "cpu", "none", 0, {"distributions": 8.0})]
+    assert panels(kept)[0].label == "distributions (number)"
+
+
 def test_each_event_loop_has_the_floor_of_its_own() -> None:
     only = panel("noop")
     floor = next(row for row in only.rows if row.name == FLOOR)
