@@ -17,7 +17,7 @@ from .panels import headline
 from .record import Record, write
 from .report import report
 from .samples import errors, summary
-from .scenarios import EVERY
+from .scenarios import EVERY, SMALL
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -75,6 +75,8 @@ def comparisons(asked: Namespace) -> int:
     found = 0
     for name in asked.scenario:
         scenario = EVERY[name]
+        if scenario.quick is None:
+            continue
         loops = getattr(scenario, "loops", None)  # none: it is no work of an event loop
         times = 1 if loops is None else sum(loop in loops for loop in asked.loop)
         found += times * len(scenario.units)
@@ -94,10 +96,11 @@ def about(
     asked: Namespace, argv: list[str], chosen: list[Contender], commit: str | None
 ) -> dict[str, Any]:
     """What a record says of itself: what was typed, of what, and in which words it is told."""
+    scenarios = EVERY | SMALL if asked.smoke else EVERY
     told: dict[str, Any] = {
         "command": ["python", "bench/run.py", *argv],
         "commit": base.here(),
-        "quick": asked.quick,
+        "quick": asked.quick or asked.smoke,
         "titles": {each.name: each.title for each in chosen},
         "scenarios": {
             each.name: {
@@ -105,7 +108,7 @@ def about(
                 "units": dict(each.units),
                 "headline": headline(each.name, each.units),
             }
-            for each in EVERY.values()
+            for each in scenarios.values()
             if each.name in asked.scenario
         },
     }

@@ -14,7 +14,7 @@ from bench import run as bench_run
 from bench.contenders import FLOOR, OURS
 from bench.record import NoRecord, read, write
 from bench.samples import Failure, Sample, Skip
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, SMALL
 from tests.bench.records import record
 
 
@@ -194,3 +194,22 @@ def test_a_file_that_could_not_be_written_is_refused_before_the_measuring(
         bench_run.main(["--json", str(tmp_path / "nowhere" / "run.json")])
     assert raised.value.code == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_file_of_a_smoke_run_is_read_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def came(command: list[str]) -> dict[str, Any]:
+        if "bench.smoke" not in command:
+            return {"python": "3.0"}
+        names = command[command.index("bench.smoke") + 3 :]
+        return {name: {"metrics": dict.fromkeys(SMALL[name].units, 1.0)} for name in names}
+
+    monkeypatch.setattr(processes, "run", came)
+    file = str(tmp_path / "run.json")
+    arguments = ["--smoke", "--scenario", "noop", "agents", "--loop", "trio", "--json", file]
+    assert bench_run.main(arguments) == 0
+    capsys.readouterr()
+    assert bench_run.main(["--from", file]) == 0
+    assert "5: wall" in capsys.readouterr().out
+    assert read(Path(file)).about["quick"]
