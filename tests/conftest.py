@@ -40,8 +40,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 _default = hypothesis.settings.get_profile("default")
-hypothesis.settings.register_profile("ci", _default, derandomize=True)
-hypothesis.settings.register_profile("brief", _default, derandomize=True, max_examples=20)
+hypothesis.settings.register_profile("ci", _default, derandomize=True, max_examples=50)
+hypothesis.settings.register_profile("brief", _default, derandomize=True, max_examples=10)
 hypothesis.settings.register_profile("quick", _default, max_examples=20)
 hypothesis.settings.register_profile("deep", _default, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
