@@ -19,7 +19,7 @@ from tests.support import LOOPS, UVLOOP, VIRTUAL
 from turnscope import Kernel, Tool, ToolCall, Turn
 from turnscope.testing import check_results, nothing_left, virtual_time
 
-UNIT = 0.25
+UNIT = 0.2
 """Seconds: the span that tests count in; on uvloop real ones, and a busy machine may take 50 ms of it."""
 
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio", UVLOOP], indirect=True)

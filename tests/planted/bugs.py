@@ -225,14 +225,30 @@ def a_late_value_is_ok(patch: pytest.MonkeyPatch) -> None:
 
 @planted(bounded_cancel, plans(cleanup=7))
 def the_interrupt_comes_at_every_await(patch: pytest.MonkeyPatch) -> None:
-    deliver = _attempt.Attempt.deliver
+    deliver, stepped = _attempt.Attempt.deliver, _attempt.Attempt.stepped
 
     def unshielded(self: Any, cancellation: BaseException) -> Any:
         delivered = deliver(self, cancellation)
         self.inner.shield = False
         return delivered
 
+    def still_unshielded(self: Any) -> None:
+        stepped(self)
+        self.inner.shield = False
+
     patch.setattr(_attempt.Attempt, "deliver", unshielded)
+    patch.setattr(_attempt.Attempt, "stepped", still_unshielded)
+
+
+@planted(bounded_cancel, plans(cleanup=7))
+def the_end_of_grace_is_not_set_after_the_step(patch: pytest.MonkeyPatch) -> None:
+    stepped = _attempt.Attempt.stepped
+
+    def without_end(self: Any) -> None:
+        self.ends_at = math.inf
+        stepped(self)
+
+    patch.setattr(_attempt.Attempt, "stepped", without_end)
 
 
 @planted(bounded_cancel, plans(caller=("move_on_after",)))
