@@ -30,6 +30,13 @@ HEADLINES: Final[Mapping[str, tuple[str, str]]] = {
     "agents_10000": ("10000: wall", "10,000 agents, wall time"),
     "footprint": ("on disk", "size of what is installed"),
     "nested": ("outer run", "the outermost of three nested runs"),
+    "cancel_scope": ("until quiet", "from the deadline until all is quiet"),
+    "cancel_timeout": ("until quiet", "from the deadline until all is quiet"),
+    "raise": ("until raised", "from the exception until the turn has raised"),
+    "hang": ("wall", "the turn, of which the timeout is 200 ms"),
+    "conflict": ("wall over ideal", "time over that of the calls on the key"),
+    "limits": ("wall over ideal", "time over that of 8 calls always at work"),
+    "consumer": ("tools late", "by how much the last tool ends late"),
 }
 """The metric by which a scenario is shown, and what its axis says; else its first, by its name."""
 OVERVIEW: Final = ("noop", "run", "agents", "cancel", "streamed", "threads")

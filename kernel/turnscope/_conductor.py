@@ -61,6 +61,7 @@ class Conductor:
         "_turn",
         "_way",
         "agent",
+        "asked",
         "context",
         "deadline",
         "done",
@@ -121,7 +122,7 @@ class Conductor:
         """What the run raises."""
         self.done = facts.loop.anyio.create_event()
         self._cause: Cause | None = None
-        self._end = math.inf
+        self.asked, self._end = False, math.inf
         self._turn: Supervisor | None = None
         self.early: Early | None = None
         """The calls of the turn that are taken in while the model streams, if any may start."""
@@ -288,8 +289,7 @@ class Conductor:
 
     def ask(self, cause: Cause, end: float = math.inf) -> None:
         """End the run by *end*, a clock value, and at most ``grace`` from now."""
-        if self._cause is None:
-            self._cause = cause
+        self.asked, self._cause = True, self._cause or cause
         self._end = min(self._end, end)
         if self._turn is not None:
             self._turn.ask(cause, self._end)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from anyio import Event
 
+from . import _outcome
 from ._errors import LimiterLeaked
 from ._limits import Ticket
 from ._loop import Loop, join
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 class Nested(Protocol):
     """A turn or a run inside a call's body."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is to end."""
+        ...
 
     @property
     def done(self) -> Event:
@@ -60,6 +66,15 @@ class Parking:
         """Ask the nested turns to end by *end*: one grace is for the whole tree."""
         for nested in tuple(self.turns):
             nested.ask(cause, end)
+
+    def tighten(self, end: float) -> None:
+        """Have those nested turns that are ending anyway end by *end*, too.
+
+        Their block has been left, and waits where no interrupt of the call reaches it.
+        """
+        for nested in tuple(self.turns):
+            if nested.asked:
+                nested.ask(_outcome.PARENT_ENDS, end)
 
     def go_without(self) -> None:
         """Stop waiting for slots: the call was asked to end, and shall not wait to clean up."""

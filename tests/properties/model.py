@@ -134,6 +134,10 @@ class _World(ABC):
         """What the turns in this body are asked because it is interrupted, if it is."""
         return []
 
+    def to_come(self) -> list[Ask]:
+        """The asks after this instant of one who has not been interrupted."""
+        return []
+
     @abstractmethod
     def deadline(self) -> float:
         """The earliest deadline that a body in here would be told."""
@@ -159,6 +163,12 @@ class _World(ABC):
             except (Cancelled, Failure) as exc:
                 stopped = exc
                 turn.ask(self.now, "cancelled")
+            left, fatal = turn.play()
+        elif not open_wait and (later := self.to_come()):
+            # No interrupt reaches this wait, but its end does those who are ending anyway.
+            for ask in later:
+                end = min(ask.end, ask.instant + turn.grace)
+                turn.asks.append(Ask(ask.instant, end, "cancelled"))
             left, fatal = turn.play()
         for body in turn.bodies:
             self.story.calls |= body.story.calls
@@ -239,7 +249,8 @@ class _Turn:
     def _body(self, index: int, asks: list[Ask]) -> _Body:
         call, now, asked = self.submitted[index]
         body = _Body(self, call, f"{self.place}{index}", sorted(asks), now)
-        body.run(asked)
+        # A fatal failure had asked by then, too, although it was not known when the call came.
+        body.run(asked or any(ask.instant < now for ask in asks))
         return body
 
 
@@ -330,6 +341,9 @@ class _Body(_World):
             return []
         later = [ask for ask in self.asks if ask.instant > self.told]
         return [Ask(self.told, self.end, "cancelled"), *later]
+
+    def to_come(self) -> list[Ask]:
+        return [ask for ask in self.asks if self.told is None and ask.instant > self.now]
 
     def _of_cancellation(self) -> str:
         if self.told is not None:
