@@ -331,3 +331,25 @@ def test_a_thread_that_outlives_grace_is_reported_as_leaked(any_loop: Loop) -> N
                     await anyio.sleep(0.001)
 
     any_loop.run(main)
+
+
+async def test_a_turn_of_another_kernel_that_is_ending_ends_with_the_call_around_it() -> None:
+    async def tidies_for_long() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(50 * UNIT)
+
+    async def nests() -> None:
+        async with patient.turn([tidies_for_long]) as nested:
+            submit(nested, tidies_for_long)
+            await anyio.sleep(UNIT)
+            raise ValueError("the block waits shielded from here")
+
+    async with a_kernel(grace=UNIT) as kernel, Kernel(grace=100 * UNIT) as patient:
+        start = anyio.current_time()
+        with anyio.move_on_after(2 * UNIT):
+            async with kernel.turn([nests]) as turn:
+                submit(turn, nests)
+        took(start, 3 * UNIT)
+    assert statuses(turn) == ["failed"]
