@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -64,9 +65,9 @@ class Ending(Scenario):
         """The tool of each call."""
         return [sleeper] * self.n
 
+    @abstractmethod
     async def ended(self, session: Session, prepared: Any) -> Ended:
         """Run one turn, and end it once all calls sleep."""
-        raise NotImplementedError
 
     async def measure(self, session: Session, effort: Effort) -> Metrics:
         """Measure turns; then count the cleanups, of which the worst turn tells."""

@@ -94,6 +94,7 @@ class Script(BaseLlm, StructuredOutput, ToolSelection):
         return Response(message=Message.from_text("done", Role.AI))
 
     def _unasked(self, *about: Any, **more: Any) -> Any:
+        # The base class wants these; a peer that asked for one would fail by this, not be guessed.
         raise NotImplementedError("it is asked asynchronously alone, and never stored")
 
     structured_output = select_tool = chat = stream = astream = _unasked

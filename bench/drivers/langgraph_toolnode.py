@@ -131,6 +131,7 @@ class Script(BaseChatModel):
         return self
 
     def _generate(self, messages: Any, stop: Any = None, manager: Any = None, **more: Any) -> Any:
+        # The base class wants it; only a synchronous graph would ask.
         raise NotImplementedError("it is asked asynchronously alone")
 
     async def _agenerate(

@@ -141,7 +141,7 @@ class Askable(View):
         parking, inner = self._parking, self.inner
         if parking is not None:
             parking.go_without()
-            parking.tighten(end)
+            parking.tighten(_outcome.PARENT_ENDS, end)
         # An interrupt that could not reach the body yet, for a shield of its own, is still to come.
         if self.told and inner is not None and end < self.ends_at:
             self.ends_at = end

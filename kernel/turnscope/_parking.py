@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from anyio import Event
 
-from . import _outcome
 from ._errors import LimiterLeaked
 from ._limits import Ticket
 from ._loop import Loop, join
@@ -67,14 +66,14 @@ class Parking:
         for nested in tuple(self.turns):
             nested.ask(cause, end)
 
-    def tighten(self, end: float) -> None:
+    def tighten(self, cause: Cause, end: float) -> None:
         """Have those nested turns that are ending anyway end by *end*, too.
 
         Their block has been left, and waits where no interrupt of the call reaches it.
         """
         for nested in tuple(self.turns):
             if nested.asked:
-                nested.ask(_outcome.PARENT_ENDS, end)
+                nested.ask(cause, end)
 
     def go_without(self) -> None:
         """Stop waiting for slots: the call was asked to end, and shall not wait to clean up."""

@@ -71,6 +71,7 @@ def measured(
     """
     chosen = SMALL[scenario]
     if loop.name not in chosen.loops:
+        # `asyncio.timeout` on trio: the scenario itself names the loops that it is of.
         pytest.skip(f"{scenario} makes no sense on {loop.name}")
 
     @asynccontextmanager

@@ -37,6 +37,7 @@ NOTHING = ("further call", "stall", "cleanups run", "resident", "beyond ideal", 
 def test_an_honest_contender_gets_every_metric(any_loop: Loop, driver: Any, scenario: str) -> None:
     chosen = SMALL[scenario]
     if any_loop.name not in chosen.loops:
+        # `asyncio.timeout` on trio: the scenario itself names the loops that it is of.
         pytest.skip(f"{scenario} makes no sense on {any_loop.name}")
     metrics = any_loop.run(run, chosen, driver, SMOKE)
     told = memory.peak() is not None
