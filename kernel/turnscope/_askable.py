@@ -82,7 +82,7 @@ class Askable(View):
             return
         inner.shield = True
         ours = self.facts.loop.is_asyncio and (
-            sent_by(cancellation, turn.scope) or sent_by(cancellation, self.own)
+            turn.sent(cancellation) or sent_by(cancellation, self.own)
         )
         # In this order, because the words cost a quarter of the look.
         if ours or current_effective_deadline() != -math.inf:

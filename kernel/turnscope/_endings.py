@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import _outcome
+from . import _raised
 from ._assemble import Response
 from ._calls import ToolResult
 from ._errors import CallError, DeadlineExceeded, ModelError, NotStarted, ToolFailed
@@ -56,7 +56,7 @@ def model_error(error: BaseException | None) -> BaseException:
         return ModelError("the model gave no response")
     if isinstance(error, (ModelError, KeyboardInterrupt)):
         return error  # and no other of ours: it may be of a run that the model asked for
-    failed = ModelError(f"the model failed: {_outcome.described(error)}")
+    failed = ModelError(f"the model failed: {_raised.described(error)}")
     failed.__cause__ = error
     return failed
 

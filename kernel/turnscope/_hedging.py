@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from anyio import Event, TaskHandle, sleep
 
-from . import _outcome
+from . import _raised
 from ._calls import Status, ToolResult
 from ._errors import WorkerLost
 from ._interrupt import Expelled
@@ -112,7 +112,7 @@ class Race:
             return bool(others)
         error = result.error
         assert error is not None  # because it is not ok
-        failed = _outcome.unwrapped(error, leg.facts.loop.cancelled)
+        failed = _raised.unwrapped(error, leg.facts.loop.cancelled)
         # What is beyond Exception, as Ctrl-C, is no failure that another attempt makes good.
         return (
             isinstance(failed, Exception)
@@ -153,7 +153,7 @@ class Race:
             if isinstance(error, (cancelled, Expelled)) or (
                 isinstance(error, WorkerLost) and leg.told
             ):
-                over = None if error is final else _outcome.beneath(error, cancelled)
+                over = None if error is final else _raised.beneath(error, cancelled)
                 kept = leg.lost_over(over)
             elif error is not final:
                 kept = error
@@ -177,7 +177,7 @@ def _error_of(leg: Leg, result: ToolResult) -> BaseException | None:
     """What the body of *leg* has raised, if it has begun."""
     if result.error is None or leg.started_at is None:
         return None
-    return _outcome.unwrapped(result.error, leg.facts.loop.cancelled)
+    return _raised.unwrapped(result.error, leg.facts.loop.cancelled)
 
 
 @attrs.frozen(eq=False)

@@ -17,7 +17,7 @@ from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
 from typing_extensions import Unpack  # of a generic TypedDict, as Pyright and mypy read it
 
-from . import _outcome
+from . import _outcome, _raised
 from ._agent import Agent, Output
 from ._budget import Budget
 from ._calls import Content
@@ -120,7 +120,7 @@ class Kernel:
         stopped = await join(self._loop, self._host.done, self._close, exc)
         failed = await self._host.leave()
         return stopped or (
-            None if failed is None else _outcome.unwrapped(failed, self._loop.cancelled)
+            None if failed is None else _raised.unwrapped(failed, self._loop.cancelled)
         )
 
     def turn(

@@ -1,17 +1,18 @@
 """The one file of the kernel that knows which event loop runs, and the one that imports asyncio.
 
-AnyIO carries everything else. What it cannot say is said here: which driver a body needs, whether
-a task was cancelled by a stranger, and how to give the kernel's task group a task of its own.
-Below: `_interrupt` and AnyIO. Above: `_attempt`, `_turn`, `_kernel`.
+It does so inside functions, because asyncio took two fifths of the time in which turnscope was
+imported, and who runs on trio does without. AnyIO carries everything else. What it cannot say is
+said here: which driver a body needs, whether a task was cancelled by a stranger, and how to give
+the kernel's task group a task of its own. Below: `_interrupt` and AnyIO. Above: `_attempt`,
+`_turn`, `_kernel`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio
 import attrs
@@ -20,6 +21,9 @@ from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ._interrupt import Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -47,10 +51,12 @@ class Loop:
     def running(cls) -> Loop:
         """Look at the loop of the current task."""
         cancelled = anyio.get_cancelled_exc_class()
-        traps = None if cancelled is asyncio.CancelledError else TrioTraps.look(cancelled)
-        now = asyncio.get_running_loop().time if traps is None else traps.clock()
+        if cancelled.__module__.partition(".")[0] == "asyncio":
+            traps, (now, clock) = None, _clocks()
+        else:
+            traps = TrioTraps.look(cancelled)
+            now = clock = traps.clock()
         token = current_token()
-        clock = _clock() if traps is None else now
         return cls(token, cancelled, traps, threading.get_ident(), now, clock, token.backend_class)
 
     @property
@@ -75,20 +81,27 @@ class Loop:
     def cancellation(self) -> BaseException:
         """A cancellation exception to raise in a body that has been asked to end."""
         if self.traps is None:
-            return asyncio.CancelledError("the tool call was asked to end")
+            return self.cancelled("the tool call was asked to end")
         return self.traps.cancellation()
 
     def task(self) -> Task | None:
         """The running task, where tasks can be cancelled by strangers: on asyncio."""
-        return asyncio.current_task() if self.traps is None else None
+        if self.traps is not None:
+            return None
+        import asyncio
+
+        return asyncio.current_task()
 
 
-def _clock() -> Callable[[], float]:
-    """What measures spans in any thread, for a loop of asyncio's."""
+def _clocks() -> tuple[Callable[[], float], Callable[[], float]]:
+    """The clock of the running loop, one of asyncio's, and what measures spans in any thread."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     # Python's own loops look at their clock each time. uvloop does so once for each round of the
     # loop: another thread would read when the loop was last free.
-    return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
+    spans = loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
+    return loop.time, spans
 
 
 def cancelled_by_stranger(task: Task | None) -> bool:
@@ -141,6 +154,8 @@ class Host:
     async def start(self, name: str) -> None:
         """Start the task, without waiting for anything but trio's nursery."""
         if self._group is None:
+            import asyncio
+
             self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
             # Also for a task that is cancelled before its first step, which it then never takes.
             self._task.add_done_callback(lambda _: self.done.set())

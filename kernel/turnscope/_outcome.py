@@ -7,7 +7,7 @@ attempt. Below: values and errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._interrupt import Expelled
 from ._loop import cancelled_by_stranger
+from ._raised import beneath, described, keyboard_interrupt, unwrapped
 
 if TYPE_CHECKING:
     from ._attempt import Attempt
@@ -44,6 +45,11 @@ class Cause:
         if self.status is Status.TIMED_OUT:
             return DeadlineExceeded(f"{name!r} was interrupted by {self.reason}")
         return CallCancelled(self.reason)
+
+    def outcome(self, name: str) -> Outcome:
+        """That of a call of tool *name* that was interrupted and did nothing more."""
+        own = self.error(name)
+        return Outcome(self.status, f"{own}. {_UNKNOWN}", error=own)
 
 
 LEFT: Final = Cause(Status.CANCELLED, "its turn was left by an exception or a cancellation")
@@ -87,6 +93,10 @@ def of_body(
     if error is None and not call.told and call.own is None and now < turn.deadline:
         return _returned(call, value)
     cancelled = call.facts.loop.cancelled
+    if call.told and type(error) is cancelled and not (error.__context__ or error.__cause__):
+        # What nearly every interrupted body raises. To look for more in it costs a microsecond.
+        assert call.cause is not None  # because it was told
+        return call.cause.outcome(call.tool.name)
     raised = None if error is None else unwrapped(error, cancelled)
     cause = _cause(call, turn, raised, now)
     if raised is None:
@@ -98,7 +108,7 @@ def of_body(
             own.__cause__ = beneath(raised, cancelled)
             return Outcome(cause.status, f"{own}. {_UNKNOWN}", error=own)
         content = f"{own}; then its cleanup failed: {described(raised)}. {_UNKNOWN}"
-        fatal = _keyboard_interrupt(raised)
+        fatal = keyboard_interrupt(raised)
         return Outcome(cause.status, cut(call, content), error=raised, fatal=fatal)
     if isinstance(raised, WorkerLost):
         fatal = raised if call.tool.on_error == "raise" else None
@@ -118,7 +128,7 @@ def without_body(call: Attempt, turn: Supervisor, raised: BaseException) -> Outc
         reason = NotStarted(f"its backend could not be opened: {described(raised)}")
         reason.__cause__ = raised
     else:
-        fatal = _keyboard_interrupt(raised)
+        fatal = keyboard_interrupt(raised)
         return Outcome(Status.FAILED, described(raised), error=raised, fatal=fatal)
     return Outcome(Status.NOT_STARTED, str(reason), error=reason)
 
@@ -168,7 +178,7 @@ def _late(call: Attempt, value: Any, cause: Cause) -> Outcome:
 
 def _failed(call: Attempt, raised: BaseException) -> Outcome:
     on_error = call.tool.on_error
-    fatal = _keyboard_interrupt(raised)
+    fatal = keyboard_interrupt(raised)
     if on_error == "raise":
         fatal = fatal or raised
     elif on_error != "result" and isinstance(raised, Exception):
@@ -176,7 +186,7 @@ def _failed(call: Attempt, raised: BaseException) -> Outcome:
             content = str(on_error(raised))
         except BaseException as exc:
             exc.__cause__ = raised
-            raised, fatal = exc, _keyboard_interrupt(exc)
+            raised, fatal = exc, keyboard_interrupt(exc)
         else:
             return Outcome(Status.FAILED, cut(call, content), error=raised)
     content = described(raised)
@@ -229,72 +239,3 @@ def with_leak(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:
     if isinstance(content, str):
         return f"{content} {word}"
     return (*content, Content(text=word))
-
-
-def described(exc: BaseException) -> str:
-    """An exception as a model reads it: its type and text; of a group, those of its members."""
-    if members := _members(exc):
-        shown = "; ".join(described(member) for member in members[:10])
-        return f"{len(members)} errors: {shown}"
-    try:
-        text = str(exc)
-    except Exception:  # a __str__ of the tool's own that fails
-        text = ""
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-
-
-def unwrapped(exc: BaseException, cancelled: type[BaseException]) -> BaseException:
-    """*exc* without groups of one, and without the cancellations that travel beside errors.
-
-    A cancellation, if *exc* is nothing else. What a group that is dropped was raised over is
-    reachable from what it held.
-    """
-    while members := _members(exc):
-        errors = [member for member in members if not isinstance(member, cancelled)]
-        if len(errors) > 1:
-            rest = cast("BaseExceptionGroup[BaseException]", exc).split(cancelled)[1]
-            if rest is None or len(rest.exceptions) > 1:
-                return rest or next(_leaves(exc))
-            inner: BaseException = rest
-        else:
-            inner = (errors or members)[0]
-        below = exc.__cause__ or exc.__context__
-        chain = list(_chain(inner))
-        if below is not None and not {id(e) for e in chain} & {id(e) for e in _chain(below)}:
-            chain[-1].__context__ = below
-        exc = inner
-    return exc
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """*exc*, and what it was raised from or over, to the bottom."""
-    seen: set[int] = set()
-    while exc is not None and id(exc) not in seen:
-        seen.add(id(exc))
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
-def beneath(exc: BaseException, cancelled: type[BaseException]) -> BaseException | None:
-    """The failure that was on its way out of the body when the interrupt came, if one was."""
-    chain = _chain(exc) if exc.__cause__ or exc.__context__ else (exc,)
-    return next((each for each in chain if not isinstance(each, (cancelled, Expelled))), None)
-
-
-def _members(exc: BaseException) -> Sequence[BaseException]:
-    """The members of a group; none of anything else (a group is never empty)."""
-    if isinstance(exc, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", exc).exceptions
-    return ()
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    members = _members(exc)
-    if not members:
-        yield exc
-    for member in members:
-        yield from _leaves(member)
-
-
-def _keyboard_interrupt(exc: BaseException) -> BaseException | None:
-    return next((leaf for leaf in _leaves(exc) if isinstance(leaf, KeyboardInterrupt)), None)

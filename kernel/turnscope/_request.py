@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from . import _outcome
+from . import _outcome, _raised
 from ._agent import RunContext
 from ._assemble import Assembler, Response
 from ._attempt import Attempt
@@ -60,7 +60,7 @@ async def _said(
         if inspect.isawaitable(said):
             said = await said
     except Exception as exc:
-        raise ModelError(f"the agent's instructions failed: {_outcome.described(exc)}") from exc
+        raise ModelError(f"the agent's instructions failed: {_raised.described(exc)}") from exc
     if said is None or isinstance(said, str):
         return said
     raise ModelError(f"the agent's instructions gave {type(said).__name__}, not text")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import Event, sleep, sleep_forever
 
-from . import _outcome
+from . import _raised
 from ._askable import Askable
 from ._calls import ToolCall
 from ._errors import BudgetExceeded, LimiterLeaked, ModelError
@@ -165,7 +165,7 @@ def _delay(call: Retried, retry: Retry, exc: BaseException) -> float | None:
     # By what was asked and delivered: a body may make any exception of its interrupt.
     if call.told or turn.is_asked() or call.due() or cancelled_by_stranger(loop.task()):
         return None
-    failure = _outcome.unwrapped(exc, loop.cancelled)
+    failure = _raised.unwrapped(exc, loop.cancelled)
     if not isinstance(failure, Exception) or not call.covered(retry, failure):
         return None
     if call.tries is None:
