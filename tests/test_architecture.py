@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -350,3 +351,11 @@ def test_an_import_for_type_checkers_or_in_a_function_closes_no_circle() -> None
 def test_a_wrong_top_level_is_found(names: set[str], complaint: str) -> None:
     assert strange_names(names) == [complaint]
     assert strange_names({*TOP_LEVEL, ".ci", ".gitignore"}) == []
+
+
+def test_asyncio_is_imported_with_the_first_kernel() -> None:
+    code = (
+        "import sys, turnscope; turnscope.Agent(); "
+        "assert 'asyncio' not in sys.modules, 'it takes longer than turnscope does'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

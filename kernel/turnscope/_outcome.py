@@ -93,7 +93,8 @@ def of_body(
     if error is None and not call.told and call.own is None and now < turn.deadline:
         return _returned(call, value)
     cancelled = call.facts.loop.cancelled
-    if call.told and type(error) is cancelled and not (error.__context__ or error.__cause__):
+    bare = error is not None and not (error.__cause__ or error.__context__)
+    if bare and call.told and type(error) is cancelled:
         # What nearly every interrupted body raises. To look for more in it costs a microsecond.
         assert call.cause is not None  # because it was told
         return call.cause.outcome(call.tool.name)
