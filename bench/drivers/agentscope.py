@@ -29,42 +29,29 @@ from agentscope.tool import FunctionTool, Toolkit
 from bench.tools import Call, Conversation, Tool, lasts
 
 from .bare import Stub, unheard, values_of
+from .framework import Inner, Runs
 
 ALLOWED = PermissionDecision(PermissionBehavior.ALLOW, "It does no harm.")
 
 Talk = tuple[Toolkit, Conversation]
 
 
-class Session:
+class Session(Runs[Toolkit]):
     """The toolkit; each run has an agent of its own, which is what holds a conversation here."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        self._toolkit = Toolkit(
-            [
-                FunctionTool(tool.fn, is_concurrency_safe=tool.key is None, permission=ALLOWED)
-                for tool in tools
-            ]
+        super().__init__(
+            Toolkit(
+                [
+                    FunctionTool(tool.fn, is_concurrency_safe=tool.key is None, permission=ALLOWED)
+                    for tool in tools
+                ]
+            )
         )
 
-    def prepare(self, calls: Sequence[Call]) -> Talk:
-        """Take the calls for the one answer of a conversation."""
-        return self._toolkit, [calls]
-
-    async def turn(self, prepared: Talk) -> Sequence[object]:
-        """Run an agent."""
-        return await self.run(prepared)
-
-    def talk(self, conversation: Conversation) -> Talk:
-        """Leave it as the model sends it."""
-        return self._toolkit, conversation
-
-    def nest(self, conversations: Sequence[Conversation]) -> Talk:
-        """Give each but the innermost a tool that runs the next one."""
-        toolkit = self._toolkit
-        for conversation in reversed(conversations[1:]):
-            inner = FunctionTool(self._inner((toolkit, conversation)), permission=ALLOWED)
-            toolkit = Toolkit([inner])
-        return toolkit, conversations[0]
+    def of_one(self, inner: Inner) -> Toolkit:
+        """Make a toolkit of *inner*."""
+        return Toolkit([FunctionTool(inner, permission=ALLOWED)])
 
     async def run(self, talk: Talk) -> Sequence[object]:
         """Let an agent reply, streamed where the model streams; the values are in its context."""
@@ -80,12 +67,6 @@ class Session:
         async for _ in agent.reply_stream(UserMsg("user", "Go.")):
             await each()
         return values(agent.state.context)
-
-    def _inner(self, talk: Talk) -> Callable[[int], Awaitable[list[object]]]:
-        async def inner(n: int) -> list[object]:
-            return list(await self.run(talk))
-
-        return inner
 
 
 class Script(ChatModelBase):

@@ -8,7 +8,7 @@ answer. The memory is never so long that it is compressed; the threads are those
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,35 +22,21 @@ from bridgic.core.model.types import Message, Response, Role, ToolCall, ToolResu
 from bench.tools import Call, Conversation, Tool
 
 from .bare import Stub, values_of
+from .framework import Inner, Runs
 
 Talk = tuple[Sequence[FunctionToolSpec], Conversation]
 
 
-class Session:
+class Session(Runs[Sequence[FunctionToolSpec]]):
     """The tools and the threads; each run has an agent of its own, which holds one conversation."""
 
     def __init__(self, tools: Sequence[Tool], threads: ThreadPoolExecutor) -> None:
+        super().__init__([FunctionToolSpec.from_raw(tool.fn) for tool in tools])
         self._threads = threads
-        self._tools = [FunctionToolSpec.from_raw(tool.fn) for tool in tools]
 
-    def prepare(self, calls: Sequence[Call]) -> Talk:
-        """Take the calls for the one answer of a conversation."""
-        return self._tools, [calls]
-
-    async def turn(self, prepared: Talk) -> Sequence[object]:
-        """Run an agent."""
-        return await self.run(prepared)
-
-    def talk(self, conversation: Conversation) -> Talk:
-        """Leave it as the model sends it."""
-        return self._tools, conversation
-
-    def nest(self, conversations: Sequence[Conversation]) -> Talk:
-        """Give each but the innermost a tool that runs the next one."""
-        tools: Sequence[FunctionToolSpec] = self._tools
-        for conversation in reversed(conversations[1:]):
-            tools = [FunctionToolSpec.from_raw(self._inner((tools, conversation)))]
-        return tools, conversations[0]
+    def of_one(self, inner: Inner) -> Sequence[FunctionToolSpec]:
+        """Make *inner* a tool."""
+        return [FunctionToolSpec.from_raw(inner)]
 
     async def run(self, talk: Talk) -> Sequence[object]:
         """Run an agent for a goal."""
@@ -60,12 +46,6 @@ class Session:
         agent = ReCentAutoma(model, list(tools), memory_config=memory, thread_pool=self._threads)
         await agent.arun(goal="Go.")
         return values(model.last)
-
-    def _inner(self, talk: Talk) -> Callable[[int], Awaitable[list[object]]]:
-        async def inner(n: int) -> list[object]:
-            return list(await self.run(talk))
-
-        return inner
 
 
 class Script(BaseLlm, StructuredOutput, ToolSelection):

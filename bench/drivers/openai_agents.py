@@ -37,17 +37,18 @@ from openai.types.responses import (
 from bench.tools import Call, Conversation, Tool, lasts
 
 from .bare import Stub, unheard, values_of
+from .framework import Inner, Runs
 
 Item = ResponseFunctionToolCall | ResponseOutputMessage
 Talk = tuple[list[Any], Conversation]
 
 
-class Session:
+class Session(Runs[list[Any]]):
     """The tools and the settings of every run; each run has an agent with its own stub."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         set_tracing_disabled(True)
-        self._tools = [function(tool) for tool in tools]
+        super().__init__([function(tool) for tool in tools])
         caps = [tool.at_most for tool in tools if tool.at_most is not None]
         self._config = RunConfig(
             tracing_disabled=True,
@@ -56,24 +57,9 @@ class Session:
             ),
         )
 
-    def prepare(self, calls: Sequence[Call]) -> Talk:
-        """Take the calls for the one answer of a conversation."""
-        return self._tools, [calls]
-
-    async def turn(self, prepared: Talk) -> Sequence[object]:
-        """Run an agent."""
-        return await self.run(prepared)
-
-    def talk(self, conversation: Conversation) -> Talk:
-        """Leave it as the model sends it."""
-        return self._tools, conversation
-
-    def nest(self, conversations: Sequence[Conversation]) -> Talk:
-        """Give each but the innermost a tool that runs the next one."""
-        tools = self._tools
-        for conversation in reversed(conversations[1:]):
-            tools = [function_tool(self._inner((tools, conversation)))]
-        return tools, conversations[0]
+    def of_one(self, inner: Inner) -> list[Any]:
+        """Make *inner* a tool."""
+        return [function_tool(inner)]
 
     async def run(self, talk: Talk) -> Sequence[object]:
         """Run an agent, streamed where the model streams; the values are those of its new items."""
@@ -92,12 +78,6 @@ class Session:
         async for _ in result.stream_events():
             await each()
         return values(result.new_items)
-
-    def _inner(self, talk: Talk) -> Callable[[int], Awaitable[list[object]]]:
-        async def inner(n: int) -> list[object]:
-            return list(await self.run(talk))
-
-        return inner
 
 
 class Script(Model):

@@ -17,9 +17,10 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from bench.tools import Call, Conversation, Tool, lasts
+from bench.tools import Conversation, Tool, lasts
 
 from .bare import Stub, unheard, values_of
+from .framework import Inner, Runs
 
 UNLIMITED = UsageLimits(request_limit=None)
 # What is counted is not estimated: an estimate would read the whole history for each request.
@@ -28,35 +29,22 @@ USED = RequestUsage(input_tokens=1, output_tokens=1)
 Talk = tuple[Agent[None, str], Conversation]
 
 
-class Session:
+class Session(Runs[Agent[None, str]]):
     """An agent, made once; each run brings its own stub of a model."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        self._agent = Agent(
-            tools=[
-                pydantic_ai.Tool(tool.fn, timeout=tool.timeout, sequential=tool.key is not None)
-                for tool in tools
-            ]
+        super().__init__(
+            Agent(
+                tools=[
+                    pydantic_ai.Tool(tool.fn, timeout=tool.timeout, sequential=tool.key is not None)
+                    for tool in tools
+                ]
+            )
         )
 
-    def prepare(self, calls: Sequence[Call]) -> Talk:
-        """Take the calls for the one answer of a conversation."""
-        return self._agent, [calls]
-
-    async def turn(self, prepared: Talk) -> Sequence[object]:
-        """Run the agent."""
-        return await self.run(prepared)
-
-    def talk(self, conversation: Conversation) -> Talk:
-        """Leave it as the model sends it."""
-        return self._agent, conversation
-
-    def nest(self, conversations: Sequence[Conversation]) -> Talk:
-        """Make an agent for each but the innermost; its tool runs the next one."""
-        agent = self._agent
-        for conversation in reversed(conversations[1:]):
-            agent = Agent(tools=[self._inner((agent, conversation))])
-        return agent, conversations[0]
+    def of_one(self, inner: Inner) -> Agent[None, str]:
+        """Make an agent that has *inner*."""
+        return Agent(tools=[inner])
 
     async def run(self, talk: Talk) -> Sequence[object]:
         """Run the agent, streamed where the model streams; the values are those of its messages."""
@@ -77,12 +65,6 @@ class Session:
                     came = event.result.all_messages()
                 await each()
         return values(came)
-
-    def _inner(self, talk: Talk) -> Callable[[int], Awaitable[list[object]]]:
-        async def inner(n: int) -> list[object]:
-            return list(await self.run(talk))
-
-        return inner
 
 
 def model(conversation: Conversation) -> FunctionModel:
