@@ -13,7 +13,8 @@ from typing import Final
 from .agents import Agents, Crowd, Nested
 from .conversations import Consumer, Long, Run, Streamed
 from .drivers import Driver
-from .endings import Cancel, CancelScope, CancelTimeout, Hang, Raise
+from .endings import Cancel, CancelScope, CancelTimeout
+from .failing import Hang, Raise
 from .order import Conflict, Limited
 from .overhead import Noop, Sleep
 from .places import Cpu, Threads

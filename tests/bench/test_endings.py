@@ -127,7 +127,7 @@ async def waits_for_the_others(session: Session, calls: Prepared) -> Sequence[ob
 def test_a_turn_that_raises_when_the_others_have_slept_has_no_figures(
     any_loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.endings.WAIT", 0.05)
+    monkeypatch.setattr("bench.failing.WAIT", 0.05)
     with pytest.raises(CheckFailed, match=r"the turn has not raised within 0\.05 s of the tool"):
         measured(any_loop, "raise", waits_for_the_others)
 

@@ -13,7 +13,7 @@ from bench import memory, tools
 from bench.checks import CheckFailed
 from bench.drivers import anyio_group, turnscope_kernel, turnscope_observed
 from bench.drivers.anyio_group import Prepared
-from bench.endings import Hang
+from bench.failing import Hang
 from bench.order import together
 from bench.scenarios import SMALL, run
 from bench.turns import SMOKE
