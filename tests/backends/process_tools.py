@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -245,4 +247,48 @@ def shout(size: int) -> str:
         written = 0
         while written < size:
             written += os.write(stream, b"x" * (size - written))
+    return "done"
+
+
+def at_exit_sleep(seconds: float) -> None:
+    atexit.register(time.sleep, seconds)
+
+
+def at_exit_touch(path: str) -> None:
+    atexit.register(Path(path).touch)
+
+
+def start_a_program_and_wait(pid_file: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    Path(f"{pid_file}.part").write_text(str(child.pid))
+    os.rename(f"{pid_file}.part", pid_file)
+    child.wait()
+
+
+def _way_back() -> int:
+    """The descriptor of the line on which this worker answers."""
+    main = sys._getframe()
+    while main.f_code.co_name != "main" and main.f_back is not None:
+        main = main.f_back
+    return int(main.f_locals["line"]._answers.fileno())
+
+
+def spoil(how: str) -> None:
+    """Write what is no answer: beyond the guard, as only a broken library could."""
+    line = _way_back()
+    if how == "closed":
+        os.close(line)
+    elif how == "short":
+        os.write(line, b"turn\0")
+        os._exit(0)
+    elif how == "half":
+        os.write(line, b"turn" + (1000).to_bytes(8, "big") + b"x" * 500)
+        os._exit(0)
+    else:
+        os.write(line, b"Segmentation fault\n")
+
+
+def speak_after_the_answer() -> str:
+    line = _way_back()
+    threading.Timer(0.05, os.write, (line, b"late\n")).start()
     return "done"
