@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -265,17 +264,17 @@ def start_a_program_and_wait(pid_file: str) -> None:
     child.wait()
 
 
-def _way_back() -> int:
-    """The descriptor of the line on which this worker answers."""
+def _line() -> Any:
+    """This worker's line to its parent."""
     main = sys._getframe()
     while main.f_code.co_name != "main" and main.f_back is not None:
         main = main.f_back
-    return int(main.f_locals["line"]._answers.fileno())
+    return main.f_locals["line"]
 
 
 def spoil(how: str) -> None:
     """Write what is no answer: beyond the guard, as only a broken library could."""
-    line = _way_back()
+    line = _line()._answers.fileno()
     if how == "closed":
         os.close(line)
     elif how == "short":
@@ -289,6 +288,15 @@ def spoil(how: str) -> None:
 
 
 def speak_after_the_answer() -> str:
-    line = _way_back()
-    threading.Timer(0.05, os.write, (line, b"late\n")).start()
+    line = _line()
+    answers = line._answers
+
+    class Talkative:
+        def write(self, answer: bytes) -> None:
+            answers.write(answer + b"and another thing")
+
+        def flush(self) -> None:
+            answers.flush()
+
+    line._answers = Talkative()
     return "done"
