@@ -23,6 +23,7 @@ import pytest
 from tests.backends import process_tools as tools
 from tests.support import Loop
 from turnscope import CallContext, WorkerLost
+from turnscope.testing import nothing_left
 from turnscope_backends import _parcels, _pool, _worker
 from turnscope_backends._process import ProcessBackend
 
@@ -377,6 +378,16 @@ def test_a_handler_of_the_users_own_is_left_alone(run: Run) -> None:
         async with opened() as call:
             await call(tools.install_own_sigint)
             assert await call(tools.sigint_is_default)
+
+    run(main)
+
+
+def test_the_checker_for_leftovers_lets_idle_workers_stay(run: Run) -> None:
+    async def main() -> None:
+        async with opened() as call:
+            async with nothing_left():
+                worker = await call(tools.pid)
+            assert await call(tools.pid) == worker
 
     run(main)
 
