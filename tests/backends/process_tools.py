@@ -134,11 +134,9 @@ def fork_and_both_return() -> int:
 def fork_a_sleeper_and_die(pid_file: str) -> None:
     child = os.fork()
     if child == 0:
-        Path(pid_file).write_text(str(os.getpid()))
         time.sleep(30)
         os._exit(0)
-    while not Path(pid_file).exists():
-        time.sleep(0.001)
+    Path(pid_file).write_text(str(child))
     os._exit(1)
 
 
