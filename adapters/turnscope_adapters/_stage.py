@@ -90,8 +90,6 @@ class Stage:
         """
         # A leak is told of in the table; a line in the log beside it would break the drawing.
         logging.getLogger("turnscope").setLevel(logging.ERROR)
-        # At its end asyncio may warn that a worker process is gone, which AnyIO has just seen to.
-        logging.getLogger("asyncio").setLevel(logging.ERROR)
         try:
             if json_lines:
                 self._show_plainly(JsonLines(sys.stdout, self.interrupts.stop))

@@ -1,63 +1,30 @@
-"""AnyIO's worker processes, and a count of those that are idle.
+"""The worker processes of one backend: which are idle, which are starting, who waits for one.
 
-It keeps clear of two weak spots. A call that is cancelled while AnyIO starts a worker for it leaves
-that process behind: so workers are started by tasks that nobody cancels, and a call goes to AnyIO
-only when an idle worker is certain. And AnyIO does not tell which are idle: so `Pool` counts, one
-for an event loop, because AnyIO has one for an event loop. Two things escape it: a program that
-uses ``anyio.to_process`` itself in the same event loop takes idle workers away, and a worker may be
-killed while idle. Then a call may start its own, and a cancellation in that tenth of a second
-leaves it behind. Above: `_process`. Below: ``anyio.to_process``. It knows nothing of tools.
+They are not AnyIO's, which kills idle ones twice at the end of the event loop and thereby makes
+asyncio complain on the standard error of a program that has done nothing wrong. And
+``anyio.to_process`` leaves a worker behind if it is cancelled while starting it, and does not tell
+which are idle. Above: `_process`. Below: `_child`, which is one of them. It knows nothing of tools.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final, TypeVar, TypeVarTuple
+from types import TracebackType
+from typing import Any, Final
 
 import anyio
 import attrs
-from anyio import CapacityLimiter, to_process
-from anyio.abc import TaskGroup
-from anyio.lowlevel import RunVar
 
-from . import _worker
-
-T = TypeVar("T")
-Args = TypeVarTuple("Args")
+from . import _parcels
+from ._child import Child
 
 START: Final = 60.0
-"""Seconds for a worker to start and import the main script. Not less than 20: for so long AnyIO
-may wait for the first sign of life, and only after it is a start cancelled without a trace."""
+"""Seconds for a worker to start and import the main script."""
 
-NOTICED: Final = 0.2
-"""Seconds after which the event loop has noticed that a process has ended."""
-
-KEPT: Final = 240.0
-"""Seconds for which an idle worker is counted on; AnyIO ends those that were idle for 300."""
+KEPT: Final = 300.0
+"""Seconds after which an idle worker may end."""
 
 GUARD: Final = 'put what the main script does under `if __name__ == "__main__":`'
-
-
-class _Unlimited(CapacityLimiter):
-    """No limit (capacity is the kernel's) and, unlike a limiter of infinity, no checkpoint.
-
-    So AnyIO takes an idle worker in the very step in which it is counted as taken.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls) -> _Unlimited:
-        return object.__new__(cls)
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, *_exc_info: object) -> None:
-        return None
-
-
-_unlimited: Final = _Unlimited()
 
 
 @attrs.define(eq=False)
@@ -67,57 +34,90 @@ class _Waiter:
 
 
 class Pool:
-    """What is known of the workers. Law: never more waiters than starts under way."""
+    """Workers, from the time it is entered until it is left. Law: no more waiters than starts.
+
+    A start belongs to no call: one that is cancelled leaves the worker to the next.
+    """
 
     def __init__(self) -> None:
-        self._idle: list[float] = []  # since when each is; AnyIO takes the last one first
-        self._starting = 0
+        self._group = anyio.create_task_group()
+        self._open = False
+        self._idle: deque[tuple[Child, float]] = deque()  # since when each is; the last is used
+        self._starting: set[anyio.CancelScope] = set()
         self._waiting: deque[_Waiter] = deque()
 
-    @classmethod
-    def of_this_event_loop(cls) -> Pool:
-        """The one pool of the running event loop."""
-        pool = _pools.get(None)
-        if pool is None:
-            pool = cls()
-            _pools.set(pool)
-        return pool
+    async def __aenter__(self) -> Pool:
+        await self._group.__aenter__()
+        self._open = True
+        return self
 
-    async def run(self, group: TaskGroup, fn: Callable[[*Args], T], *args: *Args) -> T:
-        """Run ``fn(*args)`` in an idle worker; *group* starts one if there is none.
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """End idle workers, kill those that are starting, and wait until all have ended.
 
-        A cancellation kills the worker. Raises BrokenWorkerProcess if the worker dies by itself,
+        A cancellation kills the idle ones, too. A worker that is at work ends after its call.
+        """
+        self._open = False
+        for start in self._starting:
+            start.cancel()
+        while self._idle:
+            self._end_soon(self._idle.pop()[0])
+        await self._group.__aexit__(None, None, None)
+
+    async def run(self, request: tuple[str, str, bytes]) -> _parcels.Outcome:
+        """Have an idle worker carry out *request*; one is started if there is none.
+
+        A cancellation kills the worker. Raises `_child.Broken` if the worker dies by itself,
         RuntimeError if none can be started.
         """
-        while not self._take():
-            await self._wait(group)
-        value = await to_process.run_sync(fn, *args, cancellable=True, limiter=_unlimited)
-        self._put()
-        return value
+        while (child := self._take()) is None:
+            await self._wait()
+        outcome = _parcels.Outcome(*await child.ask(request))
+        if self._open and child.usable:
+            self._put(child)
+        else:
+            await child.end()
+        return outcome
 
-    def start_soon(self, group: TaskGroup) -> None:
-        """Start a worker in the background; *group* cannot be left before it has started."""
-        self._starting += 1
-        group.start_soon(self._start, name="start a worker process")
+    def start_soon(self) -> None:
+        """Start a worker in the background."""
+        scope = anyio.CancelScope(deadline=anyio.current_time() + START)
+        self._starting.add(scope)
+        self._group.start_soon(self._start, scope, name="start a worker process")
 
-    def _take(self) -> bool:
-        expired = anyio.current_time() - KEPT
-        self._idle = [since for since in self._idle if since > expired]
-        if not self._idle:
-            return False
-        del self._idle[-1]
-        return True
+    def _take(self) -> Child | None:
+        taken = None
+        while self._idle and taken is None:
+            child, _ = self._idle.pop()
+            if child.usable:
+                taken = child
+            else:
+                self._end_soon(child)
+        old = anyio.current_time() - KEPT
+        while self._idle and self._idle[0][1] < old:
+            self._end_soon(self._idle.popleft()[0])
+        return taken
 
-    def _put(self) -> None:
-        self._idle.append(anyio.current_time())
+    def _end_soon(self, child: Child) -> None:
+        self._group.start_soon(child.end, name="end a worker process")
+
+    def _put(self, child: Child) -> None:
+        self._idle.append((child, anyio.current_time()))
         if self._waiting:
             self._waiting.popleft().woken.set()
 
-    async def _wait(self, group: TaskGroup) -> None:
+    async def _wait(self) -> None:
+        if not self._open:
+            raise RuntimeError("the ProcessBackend was closed under this call")
         waiter = _Waiter()
         self._waiting.append(waiter)
-        if self._starting < len(self._waiting):
-            self.start_soon(group)
+        if len(self._starting) < len(self._waiting):
+            self.start_soon()
         try:
             await waiter.woken.wait()
         finally:
@@ -126,25 +126,20 @@ class Pool:
         if waiter.error is not None:
             raise waiter.error
 
-    async def _start(self) -> None:
-        problem: BaseException = TimeoutError(f"not ready after {START:g} seconds")
-        ready = False
+    async def _start(self, scope: anyio.CancelScope) -> None:
+        problem: BaseException | None = RuntimeError("the ProcessBackend was closed")
         try:
-            with anyio.move_on_after(START, shield=True):
-                # AnyIO prefers an idle worker to a new one: then no call may count on that one.
-                self._take()
-                await to_process.run_sync(_worker.ready, limiter=_unlimited)
-                self._put()
-                ready = True
-        except (Exception, KeyboardInterrupt) as exc:
-            # A terminal's Ctrl-C goes to the workers too, and AnyIO raises here what one of them
-            # raised while it was importing. It is the start that failed, not this program.
-            problem = exc.__cause__ or exc
+            with scope:
+                problem = await self._started()
+            if scope.cancelled_caught and self._open:
+                problem = TimeoutError(f"not ready after {START:g} seconds")
+        except Exception as exc:
+            problem = exc
         finally:
-            self._starting -= 1
+            self._starting.remove(scope)
             # Only those for whom no other start is left. A failed warm-up with nobody waiting says
             # nothing: the first call tries again, and tells.
-            while len(self._waiting) > self._starting:
+            while len(self._waiting) > len(self._starting):
                 waiter = self._waiting.popleft()
                 waiter.error = RuntimeError(
                     f"no worker process could be started: {problem!r}. Each worker imports the "
@@ -152,11 +147,14 @@ class Pool:
                 )
                 waiter.error.__cause__ = problem
                 waiter.woken.set()
-        if not ready:
-            # AnyIO leaves a worker that died as it started to the event loop, which must not close
-            # before it has taken notice: asyncio would complain of an open transport.
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(NOTICED)
 
-
-_pools: Final = RunVar[Pool]("turnscope_backends.processes")
+    async def _started(self) -> BaseException | None:
+        """Start a worker and make it idle; returns what its main script raised there."""
+        child = await Child.start()
+        first: tuple[Any, ...] = _parcels.first()
+        outcome = _parcels.Outcome(*await child.ask(first))
+        if outcome.ok and child.usable:
+            self._put(child)
+            return None
+        await child.kill()
+        return _parcels.exception(outcome)

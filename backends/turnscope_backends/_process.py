@@ -2,7 +2,7 @@
 
 `ProcessBackend` names the function, packs its arguments, lends the call a worker and kills that
 worker when the call is to end. Above: the kernel, which has the capacity and the deadlines. Below:
-`_pool`, where the workers come from, and `_worker`, what crosses over to them.
+`_pool`, where the workers come from, and `_parcels`, what crosses over to them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import anyio
-from anyio import BrokenWorkerProcess
-from anyio.abc import TaskGroup
-
 from turnscope import CallContext, WorkerLost
 
-from . import _worker
+from . import _parcels
+from ._child import Broken
 from ._pool import GUARD, Pool
 
 T = TypeVar("T")
@@ -32,16 +29,23 @@ class ProcessBackend:
 
     When a call is to end, its worker is killed at once, without grace; one that dies by itself is
     that call's loss alone. A worker starts in about 0.1 s, plus what the program's main script
-    imports; *warm* of them are started when the backend opens. Idle workers stay with the event
-    loop, for the next kernel in it, and end with it. Programs that a tool has started outlive its
-    worker. What a tool prints is dropped: log to a file, or return it.
+    imports; *warm* of them are started when the backend opens. Workers belong to the backend and
+    end with it: to keep them, keep the kernel open. What a tool prints is dropped: log to a file,
+    or return it.
+
+    On POSIX a kill is for the worker's whole process group: programs that were started in it, by
+    this call or an earlier one, end too, unless they have left for a session or group of their own.
+    For those of a worker that dies by itself nothing is promised. An idle worker is not killed but
+    told to end, and leaves its programs alone; if its exit functions take more than a second, it is
+    killed. If the parent is gone, a busy worker is killed after a second; on Windows it ends after
+    its call.
     """
 
     def __init__(self, warm: int = 0) -> None:
         if warm < 0:
             raise ValueError(f"warm is a number of workers, 0 or more, not {warm!r}")
         self._warm = warm
-        self._group: TaskGroup | None = None
+        self._pool: Pool | None = None
 
     @property
     def name(self) -> str:
@@ -53,11 +57,11 @@ class ProcessBackend:
 
         Raises RuntimeError if it is open already.
         """
-        if self._group is not None:
+        if self._pool is not None:
             raise RuntimeError("this ProcessBackend is in use; give each kernel one of its own")
-        self._group = await anyio.create_task_group().__aenter__()
+        self._pool = await Pool().__aenter__()
         for _ in range(self._warm):
-            Pool.of_this_event_loop().start_soon(self._group)
+            self._pool.start_soon()
         return self
 
     async def __aexit__(
@@ -67,10 +71,10 @@ class ProcessBackend:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        """Wait for workers that are just starting: to stop them would leave them behind."""
-        group, self._group = self._group, None
-        if group is not None:
-            await group.__aexit__(None, None, None)
+        """End the workers and wait until they have ended; a cancellation kills them at once."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.__aexit__(exc_type, exc, traceback)
 
     def check(self, fn: Callable[..., object], /) -> None:
         """Refuse what no worker can run: TypeError or ValueError that says what to do.
@@ -78,7 +82,7 @@ class ProcessBackend:
         Raises RuntimeError in a worker that is importing a main script without a guard, where the
         script would otherwise do all its work once more.
         """
-        if "__main__" not in sys.modules:  # AnyIO takes it away while it imports the script
+        if "__main__" not in sys.modules:  # `_worker` takes it away while it imports the script
             raise RuntimeError(f"the main script is at work again in a worker process; {GUARD}")
         if reason := _not_a_plain_function(fn):
             raise TypeError(f"{_shown(fn)} cannot run in a worker process: {reason}")
@@ -94,25 +98,23 @@ class ProcessBackend:
         the result cannot be pickled; `turnscope.WorkerLost` if the worker died; RuntimeError if
         none can be started, or if the backend is not open; what `check` raises.
         """
-        if self._group is None:
+        if self._pool is None:
             raise RuntimeError("open a ProcessBackend before its calls: async with backend: ...")
-        place = _worker.path_to(fn)
+        place = _parcels.path_to(fn)
         if place is None:
             self.check(fn)
             raise ValueError(f"{_shown(fn)} is not to be found where it was defined")
-        arguments = _worker.pack(kwargs)
-        pool = Pool.of_this_event_loop()
+        arguments = _parcels.pack(kwargs)
         release = context.hold()
         try:
-            outcome = await pool.run(self._group, _worker.work, *place, arguments)
-        except BrokenWorkerProcess as exc:
+            outcome = await self._pool.run((*place, arguments))
+        except Broken as exc:
             raise WorkerLost(
-                f"the worker process of {_shown(fn)!r} died (killed, crashed, out of memory, or by "
-                "os._exit); its effects are unknown"
+                f"the worker process of {_shown(fn)!r} {exc}; its effects are unknown"
             ) from exc
         finally:
             release()
-        value: T = _worker.unpack(outcome)
+        value: T = _parcels.unpack(outcome)
         return value
 
 
@@ -160,7 +162,7 @@ def _not_to_be_found(fn: Callable[..., object]) -> str | None:
         return "it is a lambda, which has no name to be found by; write a def at module level"
     if "<locals>" in name:
         return "it is defined inside another function; move it to module level"
-    if _worker.path_to(fn) is None:
+    if _parcels.path_to(fn) is None:
         return (
             f"{fn.__module__}.{name} does not lead to it, so a worker could not find it; give it "
             "its own name at module level"

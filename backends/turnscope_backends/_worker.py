@@ -1,43 +1,191 @@
-"""Both ends of the pipe to a worker process: what is sent, what is done there, what comes back.
+"""What a worker process does: a call at a time, from its parent's line and back to it.
 
-A worker's file descriptors 0 and 1 are its line to the parent, and 2 is a pipe that nobody reads. A
-tool that prints, starts a program or calls ``sys.exit`` could break that line, or fill the pipe and
-stand still, or leave a broken worker to the next call. So every call goes through `work`: it takes
-the three out of the tool's reach, and returns whatever happens as plain data. That stops accidents,
-not a hostile tool. Above: `_process`, in the parent. Below: the standard library alone, because the
-worker imports this file before any tool.
+This file is the program that is run there. It imports the standard library alone: what else a tool
+needs comes with the tool. A tool that prints, starts a program or calls ``sys.exit`` could break
+the line, or leave a broken worker to the next call. So the line is moved away from descriptors 0
+and 1, where the null device takes its place, and whatever happens in a call is returned as plain
+data. That stops accidents, not a hostile tool. Above: `_child` at the other end of the line, and
+`_parcels`, which packs what `work` unpacks.
 """
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import io
 import os
 import pickle
+import select
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+import time
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, BinaryIO, Final
 
-_STREAMS: Final = (0, 1, 2)
+_MARK: Final = b"turn"
+HEAD: Final = len(_MARK) + 8
+"""Bytes before each pickle on the line: the mark, which what a tool prints does not begin with, and
+the pickle's length."""
 
-_line: list[int] = []
-"""While a tool runs: copies of descriptors 0, 1 and 2, which lead to the parent."""
+LAST: Final = 1.0
+"""Seconds for a worker to end in, once its parent has let go of the line."""
+
+Told = tuple[bool, bytes | None, str, str, str]
+"""A `turnscope_backends._parcels.Outcome`, as it travels."""
 
 
-class Outcome(NamedTuple):
-    """What a call came to, as it travels. Nothing in it can fail to be pickled or rebuilt."""
+def framed(pickled: bytes) -> bytes:
+    """*pickled* as it goes over the line."""
+    return _MARK + len(pickled).to_bytes(8, "big") + pickled
 
-    ok: bool
-    """Whether the function returned; the rest then speaks of its value, else of its exception."""
-    pickled: bytes | None
-    """The value or exception; None if it does not survive the journey."""
-    type_name: str
-    text: str
-    """Why the value cannot be pickled; what the exception says."""
-    traceback: str = ""
+
+def length(head: bytes | bytearray) -> int:
+    """The bytes that follow *head*. Raises ValueError if that is not the beginning of a frame."""
+    if len(head) != HEAD or not head.startswith(_MARK):
+        raise ValueError(f"no frame begins with {bytes(head)!r}")
+    return int.from_bytes(head[len(_MARK) :], "big")
+
+
+class _Line:
+    """The way to the parent and back, where neither a tool nor what it starts will find it."""
+
+    def __init__(self) -> None:
+        _close_copies(0, 1)
+        self.requests: BinaryIO = os.fdopen(os.dup(0), "rb")
+        self._answers: BinaryIO = os.fdopen(os.dup(1), "wb")
+        self._null = os.open(os.devnull, os.O_RDWR)
+        self.cover()
+
+    def cover(self) -> None:
+        """Point descriptors 0, 1 and 2 at the null device."""
+        for stream in (0, 1, 2):
+            os.dup2(self._null, stream)
+
+    def read(self) -> Any:
+        """The next request. Raises EOFError when none comes any more."""
+        head = self.requests.read(HEAD)
+        if len(head) < HEAD:
+            raise EOFError
+        body = self.requests.read(length(head))
+        if len(body) < length(head):
+            raise EOFError
+        return pickle.loads(body)
+
+    def write(self, answer: Told) -> None:
+        self._answers.write(framed(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)))
+        self._answers.flush()
+
+    def hang_up(self) -> None:
+        self.requests.close()
+        self._answers.close()
+
+
+def _close_copies(*streams: int) -> None:
+    """Close what else leads where *streams* lead; a fork of this process would keep it open.
+
+    uvloop leaves such copies behind.
+    """
+    if os.path.isdir("/dev/fd"):
+        ours = [os.fstat(stream) for stream in streams]
+        for name in os.listdir("/dev/fd"):
+            with suppress(OSError):  # the folder's own descriptor, which is closed by now
+                if int(name) > 2 and any(os.path.samestat(os.fstat(int(name)), o) for o in ours):
+                    os.close(int(name))
+
+
+def main() -> None:
+    """Be a worker, until the parent closes the line or is no more."""
+    line = _Line()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stay)
+    if sys.platform != "win32":
+        # A fork that outlived its worker would hold the line open, the parent wait for an answer.
+        os.register_at_fork(after_in_child=line.hang_up)
+        _thread.start_new_thread(_end_with_the_parent, (line.requests.fileno(),))
+    work: Any = begin  # the first request
+    while True:
+        try:
+            request = line.read()
+        except EOFError:
+            return
+        told = work(*request)
+        try:
+            line.cover()
+            line.write(told)
+        except (OSError, ValueError):
+            # The tool closed the line, or this is a fork of the worker that fell out of the tool.
+            os._exit(1)
+        work = call
+
+
+def _stay(_signum: int, _frame: object) -> None:
+    """Only the parent decides what Ctrl-C ends. Unlike SIG_IGN, no program inherits this."""
+
+
+def _end_with_the_parent(line: int) -> None:
+    """Kill this process, with what it has started, a moment after its parent let go of *line*.
+
+    A busy worker would go on for ever when its parent is killed, and one that is to end may have
+    threads or exit functions that never do.
+    """
+    if sys.platform != "win32":
+        poll = select.poll()
+        poll.register(line, 0)  # a hang-up alone, which is always told
+        poll.poll()
+        time.sleep(LAST)
+        os.killpg(0, signal.SIGKILL)
+
+
+def begin(path: list[str], script: str | None) -> Told:
+    """Import the parent's main *script*, with its `sys.path`; what is in it is no main program."""
+    sys.path[:] = path
+    module = ModuleType("__mp_main__")
+    # `ProcessBackend.check` looks whether there is one: in here it must not be used.
+    del sys.modules["__main__"]
+    try:
+        if script is not None:
+            import runpy
+
+            vars(module).update(runpy.run_path(script, run_name="__mp_main__"))
+    except BaseException as exc:
+        return _failure(exc)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    return True, pickle.dumps(None), "NoneType", "", ""
+
+
+def call(module: str, path: str, arguments: bytes) -> Told:
+    """Call the function at *path* in *module* with the pickled *arguments*."""
+    try:
+        try:
+            fn = follow(module, path)
+        except AttributeError as exc:
+            raise LookupError(
+                f"a worker process finds no {path!r} in module {module!r}; define it at top "
+                'level, not under `if __name__ == "__main__":` or a condition'
+            ) from exc
+        try:
+            kwargs = load(arguments)
+        except Exception as exc:
+            raise TypeError(
+                f"the arguments cannot be rebuilt in a worker process ({exc}); pass plain "
+                "data, or use the thread backend"
+            ) from exc
+        value = fn(**kwargs)
+    except BaseException as exc:
+        return _failure(exc)
+    try:
+        return True, pickle.dumps(value, pickle.HIGHEST_PROTOCOL), type_name(value), "", ""
+    except Exception as exc:
+        return True, None, type_name(value), f"{type(exc).__name__}: {exc}", ""
+
+
+def follow(module: str, path: str) -> Any:
+    """The object at the end of dotted *path* in *module*, which is imported if need be."""
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
 
 
 class _Unpickler(pickle.Unpickler):
@@ -49,120 +197,24 @@ class _Unpickler(pickle.Unpickler):
         )
 
 
-def _load(data: bytes) -> Any:
+def load(data: bytes) -> Any:
+    """What was pickled, here or at the other end. Raises whatever the making of it raises."""
     return _Unpickler(io.BytesIO(data)).load()
 
 
-def follow(module: str, path: str) -> Any:
-    """The object at the end of dotted *path* in *module*, which is imported if need be."""
-    found: Any = importlib.import_module(module)
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
+def type_name(value: object) -> str:
+    return type(value).__qualname__
 
 
-def path_to(fn: Callable[..., object]) -> tuple[str, str] | None:
-    """Module and dotted path that lead to *fn*, or None; under a decorator it is ``name.fn``."""
-    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-    if isinstance(module, str) and isinstance(name, str):
-        for path in (name, f"{name}.fn"):
-            try:
-                if follow(module, path) is fn:
-                    return module, path
-            except (ImportError, AttributeError):
-                continue
-    return None
+def _failure(error: BaseException) -> Told:
+    import traceback
 
-
-def pack(kwargs: Mapping[str, Any]) -> bytes:
-    """Pickle the arguments. Raises TypeError that names the parameter which cannot be."""
-    try:
-        return pickle.dumps(dict(kwargs), pickle.HIGHEST_PROTOCOL)
-    except Exception as whole:
-        for name, value in kwargs.items():
-            try:
-                pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-            except Exception as exc:
-                raise TypeError(
-                    f"the argument {name!r}, of type {_type_name(value)}, cannot be sent to a "
-                    f"worker process ({exc}); pass plain data, or use the thread backend"
-                ) from exc
-        raise TypeError(f"the arguments cannot be sent to a worker process ({whole})") from whole
-
-
-def unpack(outcome: Outcome) -> Any:
-    """Return the value that came back, or raise the exception, noting the worker's traceback.
-
-    An exception that does not survive pickling is told of by a RuntimeError; a value that does not,
-    by a TypeError that names its type.
-    """
-    if outcome.ok:
-        reason = outcome.text
-        if outcome.pickled is not None:
-            try:
-                return _load(outcome.pickled)
-            except Exception as exc:
-                reason = f"{type(exc).__name__}: {exc}"
-        raise TypeError(
-            f"the result, of type {outcome.type_name}, cannot be sent back from a worker process "
-            f"({reason}); return plain data, or use the thread backend"
-        )
-    error: BaseException | None = None
-    if outcome.pickled is not None:
-        try:
-            error = _load(outcome.pickled)
-        except Exception:
-            error = None  # an import that only the worker can do: its words will have to serve
-    if error is None:
-        error = RuntimeError(f"{outcome.type_name}: {outcome.text}")
-    error.add_note(f"in a worker process:\n\n{outcome.traceback}")
-    try:
-        raise error
-    finally:
-        del error  # an exception held by a frame of its own traceback is a cycle
-
-
-def ready() -> None:
-    """What a new worker runs first. From now on Ctrl-C is the parent's to answer."""
-    _swap_sigint(signal.default_int_handler, signal.SIG_IGN)
-
-
-def work(module: str, path: str, arguments: bytes) -> Outcome:
-    """Call the function at *path* in *module*: in the worker, out of reach of the line."""
-    with _line_out_of_reach():
-        try:
-            try:
-                fn = follow(module, path)
-            except AttributeError as exc:
-                raise LookupError(
-                    f"a worker process finds no {path!r} in module {module!r}; define it at top "
-                    'level, not under `if __name__ == "__main__":` or a condition'
-                ) from exc
-            try:
-                kwargs = _load(arguments)
-            except Exception as exc:
-                raise TypeError(
-                    f"the arguments cannot be rebuilt in a worker process ({exc}); pass plain "
-                    "data, or use the thread backend"
-                ) from exc
-            value = fn(**kwargs)
-        except BaseException as exc:
-            return _failure(exc)
-        try:
-            return Outcome(
-                True, pickle.dumps(value, pickle.HIGHEST_PROTOCOL), _type_name(value), ""
-            )
-        except Exception as exc:
-            return Outcome(True, None, _type_name(value), f"{type(exc).__name__}: {exc}")
-
-
-def _failure(error: BaseException) -> Outcome:
     pickled = None
     # A cancellation of some event loop in the worker means nothing to the parent's: words only.
     if isinstance(error, (Exception, SystemExit, KeyboardInterrupt)):
         try:
             pickled = pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
-            copy = _load(pickled)
+            copy = load(pickled)
             # An __init__ that makes its own text loads without complaint, and says it twice.
             if type(copy) is not type(error) or str(copy) != str(error):
                 pickled = None
@@ -174,56 +226,9 @@ def _failure(error: BaseException) -> Outcome:
         text = "(its text cannot be had)"
     # The first frame is of this file.
     frames = error.__traceback__ and error.__traceback__.tb_next
-    told = "".join(traceback.format_exception(type(error), error, frames))
-    return Outcome(False, pickled, _type_name(error), text, told)
+    words = "".join(traceback.format_exception(type(error), error, frames))
+    return False, pickled, type_name(error), text, words
 
 
-def _type_name(value: object) -> str:
-    return type(value).__qualname__
-
-
-@contextmanager
-def _line_out_of_reach() -> Generator[None]:
-    """Point descriptors 0, 1 and 2 at the null device; afterwards restore them."""
-    null = os.open(os.devnull, os.O_RDWR)
-    _line[:] = map(os.dup, _STREAMS)  # these copies are closed in programs that the tool starts
-    for stream in _STREAMS:
-        os.dup2(null, stream)
-    os.close(null)
-    _swap_sigint(signal.SIG_IGN, _stay)
-    try:
-        yield
-    finally:
-        _swap_sigint(_stay, signal.SIG_IGN)
-        try:
-            for stream in _STREAMS:
-                os.dup2(_line[stream], stream)
-        except (OSError, IndexError):
-            # The tool closed the copies, or this is a fork of the worker that fell out of the tool.
-            # To go on would be to answer in the wrong place.
-            os._exit(1)
-        _hang_up()
-
-
-def _hang_up() -> None:
-    while _line:
-        os.close(_line.pop())
-
-
-def _stay(_signum: int, _frame: object) -> None:
-    """Ctrl-C reaches every process of the terminal, but only the parent decides.
-
-    While a tool runs this stands in for SIG_IGN, which the programs that it starts would inherit:
-    they would not end at Ctrl-C. Between calls SIG_IGN is better: it never cuts a write in two.
-    """
-
-
-def _swap_sigint(old: Any, new: Any) -> None:
-    """Leave alone what the user's own code has installed."""
-    if signal.getsignal(signal.SIGINT) is old:
-        signal.signal(signal.SIGINT, new)
-
-
-if sys.platform != "win32":
-    # A fork that outlived its worker would hold the line open, and the parent wait for an answer.
-    os.register_at_fork(after_in_child=_hang_up)
+if __name__ == "__main__":
+    main()

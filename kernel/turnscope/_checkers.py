@@ -154,6 +154,7 @@ def _idle(thread: threading.Thread, frame: FrameType) -> bool:
 
 _POOLS: Final = (
     to_process.__name__,
+    "turnscope-worker",  # an argument of every worker of the backend `process`
     "multiprocessing.resource_tracker",
     "multiprocessing.forkserver",
 )

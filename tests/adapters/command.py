@@ -142,7 +142,7 @@ class Running:
     def wait_for_workers(self) -> None:
         """Wait until a worker process is starting; works without reading a line."""
         until = time.monotonic() + SECONDS
-        while not any("anyio.to_process" in _command_line(child) for child in self._children):
+        while not any("turnscope-worker" in _command_line(child) for child in self._children):
             assert time.monotonic() < until and self._process.poll() is None
             self._note_children()
             time.sleep(0.01)

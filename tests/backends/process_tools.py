@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -133,11 +134,9 @@ def fork_and_both_return() -> int:
 def fork_a_sleeper_and_die(pid_file: str) -> None:
     child = os.fork()
     if child == 0:
-        Path(pid_file).write_text(str(os.getpid()))
         time.sleep(30)
         os._exit(0)
-    while not Path(pid_file).exists():
-        time.sleep(0.001)
+    Path(pid_file).write_text(str(child))
     os._exit(1)
 
 
@@ -245,4 +244,57 @@ def shout(size: int) -> str:
         written = 0
         while written < size:
             written += os.write(stream, b"x" * (size - written))
+    return "done"
+
+
+def at_exit_sleep(seconds: float) -> None:
+    atexit.register(time.sleep, seconds)
+
+
+def at_exit_touch(path: str) -> None:
+    atexit.register(Path(path).touch)
+
+
+def start_a_program_and_wait(pid_file: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    Path(f"{pid_file}.part").write_text(str(child.pid))
+    os.rename(f"{pid_file}.part", pid_file)
+    child.wait()
+
+
+def _line() -> Any:
+    """This worker's line to its parent."""
+    main = sys._getframe()
+    while main.f_code.co_name != "main" and main.f_back is not None:
+        main = main.f_back
+    return main.f_locals["line"]
+
+
+def spoil(how: str) -> None:
+    """Write what is no answer: beyond the guard, as only a broken library could."""
+    line = _line()._answers.fileno()
+    if how == "closed":
+        os.close(line)
+    elif how == "short":
+        os.write(line, b"turn\0")
+        os._exit(0)
+    elif how == "half":
+        os.write(line, b"turn" + (1000).to_bytes(8, "big") + b"x" * 500)
+        os._exit(0)
+    else:
+        os.write(line, b"Segmentation fault\n")
+
+
+def speak_after_the_answer() -> str:
+    line = _line()
+    answers = line._answers
+
+    class Talkative:
+        def write(self, answer: bytes) -> None:
+            answers.write(answer + b"and another thing")
+
+        def flush(self) -> None:
+            answers.flush()
+
+    line._answers = Talkative()
     return "done"

@@ -11,22 +11,20 @@ import subprocess
 import sys
 import textwrap
 import time
-import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import anyio
-import anyio.to_process
 import psutil
 import pytest
 
 from tests.backends import process_tools as tools
 from tests.support import Loop
 from turnscope import CallContext, WorkerLost
-from turnscope_backends import _pool, _worker
-from turnscope_backends._pool import Pool
+from turnscope.testing import nothing_left
+from turnscope_backends import _parcels, _pool, _worker
 from turnscope_backends._process import ProcessBackend
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
@@ -48,8 +46,14 @@ class Context:
 
 def children() -> list[psutil.Process]:
     """The living child processes of this one, and theirs."""
-    found = psutil.Process().children(recursive=True)
-    return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in psutil.Process().children(recursive=True) if lives(child)]
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it has ended while it was looked at
+        return False
 
 
 class Backend:
@@ -63,6 +67,16 @@ class Backend:
         context = cast("CallContext[Any]", self.context)
         return await self.backend.call(getattr(fn, "fn", fn), kwargs, context)
 
+    @property
+    def pool(self) -> _pool.Pool:
+        assert self.backend._pool is not None
+        return self.backend._pool
+
+    async def idle(self, count: int) -> None:
+        """Wait until there are *count* idle workers."""
+        while len(self.pool._idle) < count:
+            await anyio.sleep(0.002)
+
 
 @asynccontextmanager
 async def opened(warm: int = 0) -> AsyncIterator[Backend]:
@@ -70,7 +84,7 @@ async def opened(warm: int = 0) -> AsyncIterator[Backend]:
     async with backend.backend:
         yield backend
     assert backend.context.held == 0
-    assert len(children()) == len(Pool.of_this_event_loop()._idle), "a process is left over"
+    assert not children(), "a process is left over"
 
 
 @pytest.fixture
@@ -132,17 +146,37 @@ def test_two_calls_overlap_on_two_workers(run: Run, tmp_path: Path) -> None:
     run(main)
 
 
-def test_warm_workers_start_in_the_background_and_the_next_backend_finds_them(run: Run) -> None:
+def test_warm_workers_start_in_the_background_and_end_with_their_backend(run: Run) -> None:
     async def main() -> None:
-        async with opened(warm=2):
-            assert not Pool.of_this_event_loop()._idle
-        first = {child.pid for child in children()}
-        assert len(first) == 2
-        async with opened(warm=2):
-            await anyio.sleep(0)
+        began = anyio.current_time()
+        async with opened(warm=2) as call:
+            took = anyio.current_time() - began
+            pids = {await call(tools.pid)}
+            await call.idle(2)
+            workers = children()
+            assert took < 0.02 + (anyio.current_time() - began) / 2
+        assert pids < {worker.pid for worker in workers}
+        assert not any(map(lives, workers))
         async with opened() as call:
-            assert await call(tools.pid) in first
-        assert {child.pid for child in children()} == first
+            assert await call(tools.pid) not in {worker.pid for worker in workers}
+
+    run(main)
+
+
+def test_the_worker_used_last_is_used_next_and_one_long_idle_ends(run: Run) -> None:
+    async def main() -> None:
+        async with opened(warm=2) as call:
+            await call.idle(2)
+            pool = call.pool
+            pids = {child._process.pid for child, _ in pool._idle}
+            worker = await call(tools.pid)
+            assert await call(tools.pid) == worker
+            child, since = pool._idle[0]
+            pool._idle[0] = child, since - _pool.KEPT
+            assert await call(tools.pid) == worker
+            while len(children()) > 1:
+                await anyio.sleep(0.002)
+            assert {worker.pid for worker in children()} == {worker} < pids
 
     run(main)
 
@@ -207,17 +241,13 @@ def test_a_worker_killed_from_outside_in_mid_call_is_lost(run: Run, tmp_path: Pa
     run(main)
 
 
-def test_a_fork_that_outlives_its_worker_does_not_hide_the_loss(
-    run: Run, any_loop: Loop, tmp_path: Path
-) -> None:
-    if any_loop.name == "uvloop":
-        pytest.skip("uvloop leaves further copies of the line open in each program that it starts")
-
+def test_a_fork_that_outlives_its_worker_does_not_hide_the_loss(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened() as call:
             with anyio.fail_after(10), pytest.raises(WorkerLost):
                 await call(tools.fork_a_sleeper_and_die, pid_file=str(tmp_path / "pid"))
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it belongs to the worker's group
+                os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
     run(main)
 
@@ -275,6 +305,50 @@ def test_a_tool_may_close_its_own_standard_streams_but_not_the_line(run: Run) ->
     run(main)
 
 
+@pytest.mark.parametrize("how", ["garbage", "half", "short", "closed"])
+def test_what_is_no_answer_is_the_loss_of_its_call_alone(run: Run, how: str) -> None:
+    async def main() -> None:
+        async with opened() as call:
+            for _ in range(2):
+                with anyio.fail_after(10), pytest.raises(WorkerLost, match=r"spoil.*unknown"):
+                    await call(tools.spoil, how=how)
+                assert await call(tools.add, a=1, b=2) == 3
+
+    run(main)
+
+
+def test_what_follows_an_answer_is_no_beginning_of_the_next(run: Run) -> None:
+    async def main() -> None:
+        async with opened() as call:
+            worker = await call(tools.pid)
+            assert await call(tools.speak_after_the_answer) == "done"
+            assert await call(tools.pid) != worker
+
+    run(main)
+
+
+def test_an_idle_worker_that_dies_is_replaced(run: Run) -> None:
+    async def main() -> None:
+        async with opened() as call:
+            worker = await call(tools.pid)
+            os.kill(worker, signal.SIGKILL)
+            while call.pool._idle[0][0].usable:
+                await anyio.sleep(0.002)
+            assert await call(tools.pid) != worker
+
+    run(main)
+
+
+def test_much_goes_and_comes_whole(run: Run) -> None:
+    async def main() -> None:
+        much = os.urandom(5_000_000)
+        async with opened() as call:
+            for value in (much, b"", much):
+                assert await call(tools.echo, value=value) == value
+
+    run(main)
+
+
 def test_a_fork_that_falls_out_of_the_tool_answers_nobody(run: Run) -> None:
     async def main() -> None:
         async with opened() as call:
@@ -304,6 +378,16 @@ def test_a_handler_of_the_users_own_is_left_alone(run: Run) -> None:
         async with opened() as call:
             await call(tools.install_own_sigint)
             assert await call(tools.sigint_is_default)
+
+    run(main)
+
+
+def test_the_checker_for_leftovers_lets_idle_workers_stay(run: Run) -> None:
+    async def main() -> None:
+        async with opened() as call:
+            async with nothing_left():
+                worker = await call(tools.pid)
+            assert await call(tools.pid) == worker
 
     run(main)
 
@@ -401,10 +485,155 @@ def test_a_call_cancelled_in_a_cold_start_leaves_no_process(run: Run, seconds: f
                 await call(tools.sleep, seconds=30)
             assert call.context.held == 0
         async with opened() as call:
+            with anyio.move_on_after(seconds):
+                await call(tools.sleep, seconds=30)
             assert await call(tools.add, a=1, b=2) == 3
-        assert len(children()) == 1
+            assert len(children()) == 1, "the start that was under way served the next call"
 
     run(main)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.01, 0.03, 0.2])
+def test_a_backend_closed_or_cancelled_in_any_state_leaves_no_process(
+    run: Run, seconds: float
+) -> None:
+    async def main() -> None:
+        async with opened(warm=3):
+            await anyio.sleep(seconds)
+        assert not children()
+
+        with anyio.CancelScope() as scope:
+            async with opened(warm=3):
+                await anyio.sleep(seconds)
+                scope.cancel()
+        assert not children()
+
+        async def close() -> None:
+            async with opened(warm=3) as call:
+                await anyio.sleep(seconds)
+                await call(tools.at_exit_sleep, seconds=30)
+
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as group:
+                group.start_soon(close)
+                await anyio.sleep(seconds * 1.5)
+                group.cancel_scope.cancel()
+        assert not children()
+
+    run(main)
+
+
+def test_a_worker_has_a_second_to_end_in_and_a_cancellation_kills_it_at_once(run: Run) -> None:
+    async def main() -> None:
+        async with opened(warm=1) as call:
+            await call(tools.at_exit_sleep, seconds=30)
+            began = anyio.current_time()
+        assert 0.9 < anyio.current_time() - began < 10
+        with anyio.CancelScope() as scope:
+            async with opened(warm=1) as call:
+                await call(tools.at_exit_sleep, seconds=30)
+                began = anyio.current_time()
+                scope.cancel()
+        assert anyio.current_time() - began < 0.9
+
+    run(main)
+
+
+def test_an_idle_worker_ends_in_order(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened() as call:
+            await call(tools.at_exit_touch, path=str(tmp_path / "ended"))
+        assert (tmp_path / "ended").exists()
+
+    run(main)
+
+
+def test_a_call_that_is_at_work_when_its_backend_closes_takes_its_worker_with_it(
+    run: Run, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async def at_work() -> None:
+            await call(tools.record_and_sleep, pid_file=str(tmp_path / "pid"), seconds=0.5)
+
+        async def waits() -> None:
+            with pytest.raises(RuntimeError, match="the ProcessBackend was closed"):
+                await call(tools.pid)
+
+        call = Backend(ProcessBackend())
+        async with anyio.create_task_group() as group:
+            async with call.backend:
+                group.start_soon(at_work)
+                await wait_for(tmp_path / "pid")
+                group.start_soon(waits)
+                while not call.pool._waiting:
+                    await anyio.sleep(0)
+            assert len(children()) == 1
+        assert not children()
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to be killed")
+def test_programs_that_a_cancelled_call_has_started_end_with_it(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+
+    async def main() -> None:
+        async def started() -> None:
+            await call(tools.start_a_program_and_wait, pid_file=str(path))
+
+        async with opened() as call:
+            async with anyio.create_task_group() as group:
+                group.start_soon(started)
+                program = psutil.Process(int(await wait_for(path)))
+                group.cancel_scope.cancel()
+            while lives(program):
+                await anyio.sleep(0.002)
+
+    run(main)
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+def test_a_worker_whose_parent_is_killed_ends(tmp_path: Path, any_loop: Loop, busy: bool) -> None:
+    text = f"""
+import anyio
+from tests.backends import process_tools as tools
+from tests.support import LOOPS
+from turnscope_backends._process import ProcessBackend
+
+class Context:
+    def hold(self):
+        return lambda: None
+
+async def main():
+    async with ProcessBackend() as backend:
+        seconds = {60 if busy else 0}
+        await backend.call(
+            tools.record_and_sleep, dict(pid_file="pid", seconds=seconds), Context()
+        )
+        await anyio.sleep(60)
+
+if __name__ == "__main__":
+    backend, options = LOOPS["{any_loop.name}"]
+    anyio.run(main, backend=backend, backend_options=options)
+"""
+    (tmp_path / "script.py").write_text(text)
+    with subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as program:
+        try:
+            end = time.monotonic() + 20
+            while not (tmp_path / "pid").exists():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            worker = psutil.Process(int((tmp_path / "pid").read_text()))
+            if not busy:
+                time.sleep(0.1)  # until it has nothing to do
+        finally:
+            program.kill()
+    _, alive = psutil.wait_procs([worker], timeout=10)
+    assert not any(map(lives, alive))
 
 
 def test_only_tasks_that_nobody_cancels_start_workers(
@@ -418,7 +647,7 @@ def test_only_tasks_that_nobody_cancels_start_workers(
         starters.append(anyio.get_current_task().name)
         return await real(*args, **kwargs)
 
-    monkeypatch.setattr(anyio.to_process, "open_process", open_process)
+    monkeypatch.setattr(anyio, "open_process", open_process)
     chance = random.Random(20)
 
     async def main() -> None:
@@ -444,53 +673,10 @@ def test_only_tasks_that_nobody_cancels_start_workers(
                 for n in range(4):
                     group.start_soon(customer, Backend((one, other)[n % 2]))
         assert done == 48
-        assert len(children()) >= len(Pool.of_this_event_loop()._idle) > 0
+        assert not children()
 
     run(main)
     assert set(starters) == {"start a worker process"}
-
-
-@types.coroutine
-def at_first_wait(coroutine: Any, look: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await *coroutine*; *look* when it gives way to other tasks for the first time."""
-    trap = coroutine.send(None)
-    look()
-    while True:
-        try:
-            trap = coroutine.send((yield trap))
-        except StopIteration as stop:
-            return stop.value
-
-
-def test_a_worker_counted_as_taken_is_taken_before_any_other_task_runs(run: Run) -> None:
-    async def main() -> None:
-        def look() -> None:
-            assert not pool._idle
-            # AnyIO's own count, which has no public name.
-            seen.append(len(anyio.to_process._process_pool_idle_workers.get()))
-
-        seen: list[int] = []
-        pool = Pool.of_this_event_loop()
-        async with opened() as call:
-            await call(tools.pid)
-            await at_first_wait(call(tools.pid), look)
-            pool._starting += 1  # as `start_soon` counts it
-            await at_first_wait(pool._start(), look)
-        assert seen == [0, 0]
-
-    run(main)
-
-
-def test_a_worker_that_may_have_expired_is_not_counted_on(run: Run) -> None:
-    async def main() -> None:
-        async with opened() as call:
-            worker = await call(tools.pid)
-            pool = Pool.of_this_event_loop()
-            pool._idle[0] -= _pool.KEPT
-            assert not pool._take()
-            assert await call(tools.pid) == worker
-
-    run(main)
 
 
 def test_a_failed_start_fails_only_the_calls_that_no_other_start_can_serve(
@@ -506,7 +692,7 @@ def test_a_failed_start_fails_only_the_calls_that_no_other_start_can_serve(
             raise OSError("no more processes")
         return await real(*args, **kwargs)
 
-    monkeypatch.setattr(anyio.to_process, "open_process", open_process)
+    monkeypatch.setattr(anyio, "open_process", open_process)
 
     async def main() -> None:
         ended: list[object] = []
@@ -595,52 +781,31 @@ def test_what_check_refuses_call_refuses_too(run: Run) -> None:
     run(main)
 
 
-# The guard, in this process, where coverage sees it
+# What a call comes to, in this process, where coverage sees it
 
 
-@pytest.fixture
-def own_streams() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGINT)
-    before = [os.path.realpath(f"/dev/fd/{fd}") for fd in (0, 1, 2)]
-    yield
-    signal.signal(signal.SIGINT, handler)
-    assert [os.path.realpath(f"/dev/fd/{fd}") for fd in (0, 1, 2)] == before
-
-
-def work(fn: Callable[..., Any], **kwargs: Any) -> _worker.Outcome:
-    place = _worker.path_to(fn)
+def work(fn: Callable[..., Any], **kwargs: Any) -> _parcels.Outcome:
+    place = _parcels.path_to(fn)
     assert place is not None
-    outcome = _worker.work(*place, _worker.pack(kwargs))
-    # As it travels: AnyIO pickles it once more.
-    return cast("_worker.Outcome", pickle.loads(pickle.dumps(outcome)))
+    told = _worker.call(*place, _parcels.pack(kwargs))
+    return _parcels.Outcome(*pickle.loads(pickle.dumps(told)))  # as it travels
 
 
-@pytest.mark.usefixtures("own_streams")
-def test_the_guard_returns_everything_as_data_and_restores_the_streams(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    _worker.ready()
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    assert _worker.unpack(work(tools.echo, value=[1, 2])) == [1, 2]
-    assert _worker.unpack(work(tools.chatter)) == "done"
-    assert _worker.unpack(work(tools.interrupt_myself)) == "still here"
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+def test_everything_comes_back_as_data() -> None:
+    assert _parcels.unpack(work(tools.echo, value=[1, 2])) == [1, 2]
     assert work(tools.sys_exit).type_name == "SystemExit"
     assert work(tools.unpicklable).pickled is None
     assert work(tools.fails, how="two").pickled is None
     assert work(tools.fails, how="mute").text == "(its text cannot be had)"
-    assert not _worker._line
-    # What is written to descriptors is dropped; sys.stdout leads nowhere only in a worker.
-    assert capfd.readouterr() == ("printed\n", "")
 
 
-@pytest.mark.usefixtures("own_streams")
 def test_a_function_that_the_worker_does_not_find_is_a_clear_failure() -> None:
-    outcome = _worker.work(tools.__name__, "missing", _worker.pack({}))
+    told = _worker.call(tools.__name__, "missing", _parcels.pack({}))
     with pytest.raises(LookupError, match=r"no 'missing' in module '.*process_tools'.*top level"):
-        _worker.unpack(outcome)
+        _parcels.unpack(_parcels.Outcome(*told))
+    told = _worker.call("no_such_module", "f", _parcels.pack({}))
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        _worker.unpack(_worker.work("no_such_module", "f", _worker.pack({})))
+        _parcels.unpack(_parcels.Outcome(*told))
 
 
 def test_arguments_that_fail_only_together_are_told_of() -> None:
@@ -654,7 +819,7 @@ def test_arguments_that_fail_only_together_are_told_of() -> None:
             return int, ()
 
     with pytest.raises(TypeError, match=r"arguments cannot be sent .*not today"):
-        _worker.pack({"a": Grudge()})
+        _parcels.pack({"a": Grudge()})
 
 
 # Scripts
@@ -711,7 +876,7 @@ def run_script(
 def test_functions_and_classes_of_a_guarded_script_work(tmp_path: Path) -> None:
     end = 'if __name__ == "__main__":\n    anyio.run(main)\n'
     ran = run_script(tmp_path / "script.py", SCRIPT + end)
-    assert ran.stdout.splitlines() == ["Pair(a=2, b=1)"] * 2 + ["1 processes"], ran.stderr
+    assert ran.stdout.splitlines() == ["Pair(a=2, b=1)"] * 2 + ["0 processes"], ran.stderr
 
 
 def test_a_script_without_a_guard_is_told_to_have_one_and_does_not_run_twice(
@@ -732,7 +897,7 @@ def test_a_script_that_hangs_in_the_worker_is_given_up(tmp_path: Path) -> None:
         if __name__ == "__mp_main__":
             time.sleep(60)
         if __name__ == "__main__":
-            _pool.START = 1.0  # enough for the first sign of life
+            _pool.START = 1.0
             anyio.run(main)
     """)
     began = time.monotonic()
@@ -745,3 +910,54 @@ def test_a_script_that_hangs_in_the_worker_is_given_up(tmp_path: Path) -> None:
 def test_a_function_typed_in_is_refused(tmp_path: Path) -> None:
     ran = run_script(tmp_path / "script.py", SCRIPT + "anyio.run(main)\n", typed_in=True)
     assert ran.stdout.count("save it in a module") == 2, ran.stderr
+
+
+ENDS = """
+import sys
+
+if __name__ == "__main__":  # the workers need none of it
+    import anyio
+    from tests.backends import process_tools as tools
+    from tests.support import LOOPS
+    from turnscope_backends._process import ProcessBackend
+
+class Context:
+    def hold(self):
+        return lambda: None
+
+async def main(how):
+    async with ProcessBackend() as backend:
+        await backend.call(tools.pid, {}, Context())
+        if how == "busy":
+            with anyio.move_on_after(0.01):
+                await backend.call(tools.sleep, dict(seconds=30), Context())
+        elif how == "dead":
+            try:
+                await backend.call(tools.leave, dict(code=1), Context())
+            except Exception as exc:
+                print(type(exc).__name__)
+        elif how == "starting":
+            backend._pool.start_soon()
+            await anyio.sleep(0.02)
+
+if __name__ == "__main__":
+    backend, options = LOOPS[sys.argv[1]]
+    for _ in range(4):
+        for how in ("idle", "busy", "dead", "starting"):
+            anyio.run(main, how, backend=backend, backend_options=options)
+"""
+
+
+def test_the_end_of_an_event_loop_says_nothing_of_its_workers(
+    tmp_path: Path, any_loop: Loop
+) -> None:
+    (tmp_path / "script.py").write_text(ENDS)
+    ran = subprocess.run(
+        [sys.executable, "-X", "dev", str(tmp_path / "script.py"), any_loop.name],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "WorkerLost\n" * 4, "")

@@ -163,7 +163,7 @@ async def test_a_cancelled_caller_leaves_nothing_at_work(backend: str) -> None:
 
 
 def at_work() -> list[int]:
-    """The worker processes that use a processor; AnyIO keeps idle ones for the next call."""
+    """The worker processes that use a processor; idle ones are kept for the next call."""
     children = [
         child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
     ]
