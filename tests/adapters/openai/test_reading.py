@@ -416,7 +416,8 @@ def test_an_answer_without_a_reason_for_its_end_is_not_whole(end: str, any_loop:
         ("data: {oops\n\n", "it is not JSON: {oops"),
         ("data: [1]\n\n", "list where an object belongs"),
         ("data: 7\n\n", "int where an object belongs"),
-        ("data: " + "[" * 100_000 + "\n\n", "it is not JSON"),
+        ("data: " + "[" * 100_000 + "\n\n", "it has more than 100 levels"),
+        (chunk(deep=json.loads("[" * 101 + "]" * 101)), "it has more than 100 levels"),
         (chunk(choices=5), "int where a list belongs"),
         (chunk(choices=[5]), "int where an object belongs"),
         (chunk({"content": 5}), "int where text belongs"),
@@ -462,6 +463,16 @@ def test_a_chunk_may_be_as_long_as_it_is_allowed_to_be(any_loop: Loop) -> None:
     assert told(any_loop.run(ask, allowed)).finished.reason == "stop"
     refused = canned(lambda: split(data, range(0, len(data), 65_536)), longest_chunk=size - 1)
     with pytest.raises(ModelError, match="longest_chunk="):
+        any_loop.run(ask, refused)
+
+
+def test_an_answer_may_be_as_long_as_it_is_allowed_to_be(any_loop: Loop) -> None:
+    data = ("".join(HELLO) + ": still at work\n" * 100 + chunk(finish="stop") + DONE).encode()
+    pieces = split(data, range(0, len(data), 100))
+    allowed = canned(lambda: pieces, longest_answer=len(data))
+    assert told(any_loop.run(ask, allowed)).text == "Hello"
+    refused = canned(lambda: pieces, longest_answer=len(data) - 200)
+    with pytest.raises(ModelError, match=r"more than 2,\d+ bytes.*longest_answer="):
         any_loop.run(ask, refused)
 
 
