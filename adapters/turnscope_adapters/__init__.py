@@ -14,7 +14,7 @@ the kernel finds by name. From the top::
     _demo_model  _demo_tools  _files        the script and the tools of the demo
     _model_names  _targets  _conversation   what the options name
 
-    openai                           models behind HTTP, each with its _wire and its _stream:
+    openai  anthropic                models behind HTTP, each with its _wire and its _stream:
                                      what is sent, and what is read
     _http_model                      what they have in common
     _http  _bodies  _chunks  _sse    connections; what all requests, and all answers, are made of

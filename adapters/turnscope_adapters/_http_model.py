@@ -146,16 +146,30 @@ class HTTPModel:
                 if response.complete:
                     break  # what is missing it can do without, and it is worth more
                 raise
-            ended = received is None
-            for event in events.finish() if received is None else events.feed(received):
+            if received is None:
+                for made in self._last(events, response):
+                    yield made
+                break
+            for event in events.feed(received):
                 for made in response.read(event):
                     yield made
-            if ended:
-                break
         if response.done:
             await answer.linger()
         for made in response.finish():
             yield made
+
+    @staticmethod
+    def _last(events: EventReader, response: Reader) -> list[ModelEvent]:
+        """What an event adds that the stream has ended in; it may have been cut there."""
+        made: list[ModelEvent] = []
+        for event in events.finish():
+            try:
+                made.extend(response.read(event))
+            except ModelError as exc:
+                if not response.complete:
+                    exc.transient = exc.transient or exc.status is None
+                    raise
+        return made
 
     def _secret(self) -> Secret:
         if self._given is not None:

@@ -488,3 +488,23 @@ def test_comments_may_come_for_ever() -> None:
     reader = EventReader(1_000)
     for _ in range(2_000):
         assert reader.feed(b": still at work\n") == []
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
+def test_a_recorded_stream_that_ends_anywhere_is_whole_or_an_error_that_may_pass(
+    path: Path, any_loop: Loop
+) -> None:
+    data = path.read_bytes()
+    finished = read(any_loop, data)[:-1]
+    whole = 0
+    for length in range(0, len(data), 7):
+        try:
+            events = read(any_loop, data[:length])
+        except ModelError as exc:
+            assert exc.transient
+            assert not whole, "once it is whole, nothing that is missing makes it less"
+        else:
+            whole += 1
+            assert events[:-1] == finished
+            assert events[-1].reason == "calls"
+    assert whole
