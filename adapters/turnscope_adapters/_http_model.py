@@ -119,7 +119,7 @@ class HTTPModel:
         api, secret, address = self._api, self._secret(), self._where()
         if not secret and not self._has_client and address.host == urlsplit(api.base_url).hostname:
             raise ModelError(f"{api.maker} needs a key: set {api.key_variable}, or pass api_key=")
-        body = self._body(request)
+        body = self._body(request, address)
         client = self._pools.enter()
         try:
             async with posted(
@@ -132,13 +132,14 @@ class HTTPModel:
                 timeout=self._timeout,
                 longest=self._longest_answer,
             ) as answer:
-                async with aclosing(self._events(answer, secret)) as events:
+                reader = self._reader(secret, address)
+                async with aclosing(self._events(answer, reader)) as events:
                     yield events
         finally:
             await self._pools.leave()
 
-    async def _events(self, answer: Answer, secret: Secret) -> AsyncGenerator[ModelEvent]:
-        events, response = EventReader(self._longest_chunk), self._reader(secret)
+    async def _events(self, answer: Answer, response: Reader) -> AsyncGenerator[ModelEvent]:
+        events = EventReader(self._longest_chunk)
         while not response.done:
             try:
                 received = await answer.more()
@@ -189,10 +190,10 @@ class HTTPModel:
         """The headers of a request, beside those that all have."""
         return {}
 
-    def _body(self, request: ModelRequest) -> bytes:
-        """The JSON that asks what *request* does."""
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
+        """The JSON that asks the server at *address* what *request* does."""
         raise NotImplementedError
 
-    def _reader(self, secret: Secret) -> Reader:
-        """What reads one response."""
+    def _reader(self, secret: Secret, address: Address) -> Reader:
+        """What reads one response of the server at *address*."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from turnscope.abc import ModelRequest
 
-from ._address import API
+from ._address import API, Address
 from ._anthropic_stream import MessageReader
 from ._anthropic_wire import request_body
 from ._http import HTTPClient
@@ -101,8 +101,8 @@ class AnthropicMessages(HTTPModel):
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self._version}
 
-    def _body(self, request: ModelRequest) -> bytes:
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
         return request_body(self.name, request, self._settings)
 
-    def _reader(self, secret: Secret) -> Reader:
+    def _reader(self, secret: Secret, address: Address) -> Reader:
         return MessageReader(secret)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from turnscope.abc import ModelRequest
 
-from ._address import API
+from ._address import API, Address
 from ._http import HTTPClient
 from ._http_model import HTTPModel, Reader
 from ._openai_stream import ChatReader
@@ -83,8 +83,8 @@ class OpenAIChat(HTTPModel):
             longest_answer=longest_answer,
         )
 
-    def _body(self, request: ModelRequest) -> bytes:
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
         return request_body(self.name, request, self._settings)
 
-    def _reader(self, secret: Secret) -> Reader:
+    def _reader(self, secret: Secret, address: Address) -> Reader:
         return ChatReader(secret)

@@ -12,6 +12,7 @@ import httpx2
 from tests.adapters.openai.asking import STREAMS, ask, split
 from tests.support import Loop
 from turnscope.events import ModelEvent
+from turnscope_adapters._anthropic_stream import MessageReader
 from turnscope_adapters._server_words import Secret
 from turnscope_adapters.anthropic import AnthropicMessages
 
@@ -135,8 +136,8 @@ class _Heard:
 
 async def heard(pieces: Iterable[bytes]) -> list[ModelEvent]:
     """The events of a response that comes in *pieces*: for tests of thousands of responses."""
-    model = AnthropicMessages("m")
-    events = model._events(_Heard(pieces), Secret(None, ""))  # type: ignore[arg-type]  # because it stands in for an Answer
+    reader = MessageReader(Secret(None, ""))
+    events = AnthropicMessages("m")._events(_Heard(pieces), reader)  # type: ignore[arg-type]  # because it stands in for an Answer
     return [each async for each in events]
 
 
