@@ -1,4 +1,5 @@
-"""What joins the kernel to the outside: the terminal (the ``turnscope`` command), and the web.
+"""What joins the kernel to the outside: the terminal (the ``turnscope`` command), models, and
+the web.
 
 An adapter imports public names of `turnscope`, `turnscope.abc` and `turnscope.events`, as a third
 party's would, and other files of this package that stand below it; nothing of the backends, which
@@ -12,6 +13,12 @@ the kernel finds by name. From the top::
     _record  _interrupts                    what happened; Ctrl-C
     _demo_model  _demo_tools  _files        the script and the tools of the demo
     _model_names  _targets  _conversation   what the options name
+
+    openai  anthropic                models behind HTTP, each with its _wire and its _stream:
+                                     what is sent, and what is read
+    _http_model                      what they have in common
+    _http  _bodies  _chunks  _sse    connections; what all requests, and all answers, are made of
+    _address  _server_words          where, and with which key; what a server says when it refuses
 
     asgi                             runs behind HTTP: a block for handlers, a streaming response
     _disconnect  _sse_form           who listens for the client; what it is told

@@ -3,7 +3,7 @@
 A pool of connections belongs to one event loop, so there is one for each that uses a model, opened
 with its first use and closed with its last. A response is closed whatever ends the block that it
 is read in. Failures become ModelError here, at the seam, from httpx2 and httpx alike: the two have
-the same names. Above: `openai`. Below: `_server_words`. It knows nothing of chat.
+the same names. Above: `_http_model`. Below: `_address`, `_server_words`. It knows nothing of chat.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -23,13 +22,15 @@ from anyio.lowlevel import EventLoopToken, current_token
 
 from turnscope import ModelError
 
+from ._address import API, Address
 from ._server_words import Secret, retry_after, shown, words_of
 
 try:
     import httpx2
 except ModuleNotFoundError as exc:  # pragma: no cover  # because the tests install every extra
     raise ModuleNotFoundError(
-        "turnscope_adapters.openai needs httpx2: pip install 'turnscope[openai]'", name=exc.name
+        "models over HTTP need httpx2: pip install 'turnscope[openai]' or 'turnscope[anthropic]'",
+        name=exc.name,
     ) from exc
 
 if TYPE_CHECKING:
@@ -134,36 +135,6 @@ class Pools:
                 await pool.client.aclose()
 
 
-@attrs.frozen
-class Address:
-    """Where a server is."""
-
-    url: str
-    host: str
-    """As errors call it."""
-
-    @classmethod
-    def under(cls, base: str, path: str) -> Address:
-        """*path* at the server whose base URL is *base*; a query in it stays.
-
-        Raises ValueError for what is no http or https URL, or has a password in it.
-        """
-        try:
-            parts = urlsplit(base)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-            host = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
-        except ValueError:  # a port that is no number, brackets that do not close
-            usable, host, parts = False, "", urlsplit("")
-        if "@" in parts.netloc:
-            raise ValueError(
-                "base_url has a user name or a password in it, which logs would show; hand in a "
-                "client= that has them"
-            )
-        if not usable:
-            raise ValueError(f"base_url is like 'https://host/v1', not {base!r}")
-        return cls(parts._replace(path=parts.path.rstrip("/") + path, fragment="").geturl(), host)
-
-
 @attrs.define(eq=False)
 class Answer:
     """A response that has begun: `more` reads it."""
@@ -172,13 +143,27 @@ class Answer:
     _chunks: AsyncIterator[bytes]
     _host: str
     _secret: Secret
+    _longest: int
+    """How many bytes it may have."""
+    _size: int = 0
 
     async def more(self) -> bytes | None:
-        """The next bytes, None at the end; raises ModelError if the connection fails."""
+        """The next bytes, None at the end.
+
+        Raises ModelError if the connection fails, and if there are too many: what has been read
+        of an answer is kept until its end.
+        """
         try:
-            return await anext(self._chunks, None)
+            received = await anext(self._chunks, None)
         except _failures() as exc:
             raise _broken(exc, self._host, self._secret) from exc
+        self._size += len(received or b"")
+        if self._size > self._longest:
+            raise ModelError(
+                f"{self._host} sent an answer of more than {self._longest:,} bytes; if that is no "
+                "mistake, raise longest_answer="
+            )
+        return received
 
     async def linger(self) -> None:
         """Read to the end, if it is near: then the connection can be used again."""
@@ -201,8 +186,11 @@ class Answer:
         with CancelScope(shield=True):
             await self._response.aclose()
 
-    async def check(self) -> None:
-        """Raise ModelError unless this is the beginning of a stream of events."""
+    async def check(self, key_variable: str) -> None:
+        """Raise ModelError unless this is the beginning of a stream of events.
+
+        *key_variable* is where a key is looked for that none was sent of.
+        """
         status, headers = self._response.status_code, self._response.headers
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if 200 <= status < 300 and kind not in ("text/html", "application/json"):
@@ -220,13 +208,14 @@ class Answer:
                 f"it points to {words}, where the key is not sent: set base_url to what is meant"
             )
         elif status == 401 and not self._secret:
-            words += " (no key was sent: set OPENAI_API_KEY, or pass api_key=)"
+            words += f" (no key was sent: set {key_variable}, or pass api_key=)"
         reason = shown(self._response.reason_phrase, self._secret)
         raise ModelError(
             f"{self._host} answered {f'{status} {reason}'.strip()}: {words or '(nothing)'}",
             status=status,
             retry_after=retry_after(headers, time.time()),
-            # Of OpenAI's, and of some who speak its protocol; its own client obeys it too.
+            # Of OpenAI's and Anthropic's, and of some who speak their protocols; their own clients
+            # obey it too.
             transient={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
         )
 
@@ -240,12 +229,20 @@ class Answer:
 
 @asynccontextmanager
 async def posted(
-    client: HTTPClient, to: Address, body: bytes, secret: Secret, timeout: float | None
+    client: HTTPClient,
+    api: API,
+    to: Address,
+    body: bytes,
+    secret: Secret,
+    *,
+    headers: Mapping[str, str],
+    timeout: float | None,
+    longest: int,
 ) -> AsyncGenerator[Answer]:
     """Post *body*, JSON, and read the stream of events that comes back; closed with the block.
 
-    *timeout* is how many seconds the server may be silent. Raises ModelError if it cannot be
-    reached or refuses.
+    *timeout* is how many seconds the server may be silent, *longest* how many bytes it may send.
+    Raises ModelError if it cannot be reached or refuses.
     """
     connect = _CONNECT if timeout is None else min(timeout, _CONNECT)
     try:
@@ -253,17 +250,19 @@ async def posted(
             "POST",
             to.url,
             content=body,
-            headers=_HEADERS,
+            headers={**_HEADERS, **headers},
             timeout=(connect, timeout, timeout, None),  # connect, read, write, pool
         )
         # A redirect could take the key, and the conversation, to anybody.
-        options: dict[str, Any] = {"auth": secret.sign} if secret else {}
+        options: dict[str, Any] = {}
+        if secret:
+            options["auth"] = secret.signing(api.key_header, api.key_form)
         response = await client.send(request, stream=True, follow_redirects=False, **options)
     except _failures() as exc:
         raise _broken(exc, to.host, secret) from exc
-    answer = Answer(response, aiter(response.aiter_bytes()), to.host, secret)
+    answer = Answer(response, aiter(response.aiter_bytes()), to.host, secret, longest)
     async with aclosing(answer):
-        await answer.check()
+        await answer.check(api.key_variable)
         yield answer
 
 

@@ -1,7 +1,7 @@
 """``--model``: a model by name, at a URL, or an object in a module.
 
 Above: `_run_command`. Below: `_targets`, and `openai`, which is imported only for a URL, because it
-needs an extra.
+needs an extra; by a name, the kernel finds a model.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from ._errors import BadUsage
 from ._targets import named
 
 _WAYS: Final = (
-    "write openai:NAME, the URL of a server that speaks Chat Completions, as "
+    "write openai:NAME or anthropic:NAME, the URL of a server that speaks Chat Completions, as "
     "http://127.0.0.1:8080/v1#NAME, or MODULE:NAME of a model of your own"
 )
+_OURS: Final = ("anthropic", "openai")
+"""The APIs whose models need an extra, which has the API's name."""
 NAMELESS: Final = "default"
 """The model's name in requests to a URL that says none: a server with one model ignores it."""
 
@@ -35,8 +37,8 @@ def model_of(text: str) -> Model | str:
     api, colon, name = text.partition(":")
     if not (api and colon and name):
         raise BadUsage(f"--model {text!r} names no model: {_WAYS}")
-    if api == "openai":
-        _check_client()
+    if api in _OURS:
+        _check_client(api)
         return text
     if api in entry_points(group="turnscope.models").names:
         return text
@@ -53,7 +55,7 @@ def model_of(text: str) -> Model | str:
 
 
 def _at(url: str) -> Model:
-    _check_client()
+    _check_client("openai")
     from .openai import OpenAIChat
 
     base_url, _, name = url.partition("#")
@@ -63,6 +65,6 @@ def _at(url: str) -> Model:
         raise BadUsage(f"--model: {exc}") from exc
 
 
-def _check_client() -> None:
+def _check_client(extra: str) -> None:
     if find_spec("httpx2") is None:
-        raise BadUsage("httpx2 is not installed: pip install 'turnscope[openai]'")
+        raise BadUsage(f"httpx2 is not installed: pip install 'turnscope[{extra}]'")

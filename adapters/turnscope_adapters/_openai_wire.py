@@ -2,18 +2,19 @@
 
 Everything is converted anew for each request: 0.3 us a message, where making it JSON takes
 1 us, and is done each time anyway, because the server remembers nothing. Above: `openai`. Below:
-the kernel's values.
+`_bodies`, and the kernel's values.
 """
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from turnscope import AssistantMessage, Content, ModelError, ResultMessage, UserMessage
 from turnscope.abc import ModelRequest
+
+from ._bodies import described, encoded, kind_of, text_of
 
 Plain = dict[str, Any]
 
@@ -23,7 +24,6 @@ _SOUNDS: Final = {
     "audio/mpeg": "mp3",
     "audio/mp3": "mp3",
 }
-_TEXTS: Final = frozenset({"application/json", "application/xml", "application/yaml"})
 
 
 def request_body(name: str, request: ModelRequest, settings: Mapping[str, Any]) -> bytes:
@@ -54,13 +54,7 @@ def request_body(name: str, request: ModelRequest, settings: Mapping[str, Any]) 
         # True is what every server does anyway, and some refuse a field that they do not know.
         if not request.parallel_tool_calls:
             body["parallel_tool_calls"] = False
-    body.update(settings)
-    body.update(request.settings)
-    body = {field: value for field, value in body.items() if value is not None}
-    if body.get("stream") is not True:
-        raise ModelError("the setting 'stream' is not for changing: answers are read as they come")
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", "replace")  # half a surrogate pair is no text, and becomes a ?
+    return encoded(body, settings, request.settings)
 
 
 def _messages(request: ModelRequest) -> list[Plain]:
@@ -123,11 +117,11 @@ def _result(message: ResultMessage, late: list[Plain]) -> Plain:
         "tool_call_id": message.id,
         "content": message.content
         if isinstance(message.content, str)
-        else _described(message, message.content, late),
+        else _as_text(message, message.content, late),
     }
 
 
-def _described(message: ResultMessage, parts: Sequence[Content], late: list[Plain]) -> str:
+def _as_text(message: ResultMessage, parts: Sequence[Content], late: list[Plain]) -> str:
     """*parts* as text; what is no text goes into *late*, if it can be sent at all."""
     texts: list[str] = []
     for part in parts:
@@ -135,29 +129,25 @@ def _described(message: ResultMessage, parts: Sequence[Content], late: list[Plai
         if plain is not None and plain["type"] == "text":
             texts.append(plain["text"])
             continue
+        if plain is None:
+            texts.append(described(part))
+            continue
         size = "" if part.data is None else f" of {len(part.data):,} bytes"
-        if plain is not None:
-            texts.append(f"[{part.media_type}{size}: in the message after the results]")
-            late.append({"type": "text", "text": f"Of the result of call {message.id}:"})
-            late.append(plain)
-        elif part.url is not None:
-            texts.append(f"[{part.media_type}: {part.url}]")
-        else:
-            texts.append(f"[{part.media_type}{size}, which cannot be shown here]")
+        texts.append(f"[{part.media_type}{size}: in the message after the results]")
+        late.append({"type": "text", "text": f"Of the result of call {message.id}:"})
+        late.append(plain)
     return "\n".join(texts)
 
 
 def _part(part: Content) -> Plain | None:
     """*part* as it may stand in a prompt; None if there is no form for it."""
-    kind = part.media_type.partition(";")[0].strip().lower()
-    if part.text is not None:
-        return {"type": "text", "text": part.text}
+    text, kind = text_of(part), kind_of(part)
+    if text is not None:
+        return {"type": "text", "text": text}
     if part.data is None:
         if kind.startswith("image/"):
             return {"type": "image_url", "image_url": {"url": part.url}}
         return None
-    if kind.startswith("text/") or kind in _TEXTS:
-        return {"type": "text", "text": part.data.decode("utf-8", "replace")}
     data = b64encode(part.data).decode("ascii")
     if kind.startswith("image/"):
         return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}

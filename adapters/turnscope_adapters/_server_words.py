@@ -1,8 +1,8 @@
 """What a server says when it refuses, and the key that must not be repeated with it. Pure.
 
 Servers echo what they were sent, in error messages and headers; so every word of theirs that
-enters an error goes through `Secret.hidden` first. Above: `_http`, `_openai_stream`, `openai`.
-Below: nothing.
+enters an error goes through `Secret.hidden` first. Above: `_http`, the readers of streams, the
+models. Below: nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
@@ -42,10 +42,17 @@ class Secret:
     def __repr__(self) -> str:
         return "<a key>" if self._value else "<no key>"
 
-    def sign(self, request: Any) -> Any:
-        """Put the key into the headers of *request*; it is what HTTP clients take as ``auth=``."""
-        request.headers["Authorization"] = f"Bearer {self._value}"
-        return request
+    def signing(self, header: str, form: str) -> Callable[[Any], Any]:
+        """What puts the key into *header* of a request, in the braces of *form*.
+
+        It is what HTTP clients take as ``auth=``.
+        """
+
+        def sign(request: Any) -> Any:
+            request.headers[header] = form.format(self._value)
+            return request
+
+        return sign
 
     def hidden(self, text: str) -> str:
         """*text* without the key."""

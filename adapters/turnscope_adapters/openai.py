@@ -1,35 +1,27 @@
 """`OpenAIChat`: a model behind OpenAI's Chat Completions, or any server that speaks it.
 
-Above: an Agent, or the name ``openai:NAME``. Below: `_openai_wire` makes the request, `_http` sends
-it, `_sse` and `_openai_stream` read the response. It keeps no state but its connections, logs
-nothing, and asks once: trying again is for those who know what it may cost.
+Above: an Agent, or the name ``openai:NAME``. Below: `_openai_wire` makes the request,
+`_openai_stream` reads the response, and `_http_model` does what all models over HTTP do.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from types import TracebackType
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from turnscope import ModelError
 from turnscope.abc import ModelRequest
-from turnscope.events import ModelEvent
 
-from ._http import Address, Answer, HTTPClient, Pools, posted
+from ._address import API, Address
+from ._http import HTTPClient
+from ._http_model import HTTPModel, Reader
 from ._openai_stream import ChatReader
 from ._openai_wire import request_body
 from ._server_words import Secret
-from ._sse import EventReader
 
 __all__ = ["HTTPClient", "OpenAIChat"]
 
-_BASE_URL: Final = "https://api.openai.com/v1"
-_PATH: Final = "/chat/completions"
 
-
-class OpenAIChat:
+class OpenAIChat(HTTPModel):
     """A model behind OpenAI's Chat Completions, or any server that speaks it::
 
         OpenAIChat("gpt-5")
@@ -44,7 +36,7 @@ class OpenAIChat:
     *settings* are sent with every request as they are, such as ``{"temperature": 0}``; one that is
     None takes out a field that would be sent, such as ``{"stream_options": None}`` for a server
     that does not know it, which then reports no usage. *longest_chunk* is how many bytes one chunk
-    of an answer may have.
+    of an answer may have, *longest_answer* all of them together.
 
     *client* is an `httpx2.AsyncClient` or `httpx.AsyncClient` of your own, for proxies,
     certificates, headers and hooks: the key and *timeout* still come from here, redirects are not
@@ -57,8 +49,16 @@ class OpenAIChat:
     says of when to ask again. The key is in none of them, and in no repr.
 
     Raises ValueError for a *base_url* that is no URL or has a password in it, for an *api_key* that
-    cannot be sent, and for a *timeout* or *longest_chunk* that is not above 0.
+    cannot be sent, and for a *timeout*, *longest_chunk* or *longest_answer* that is not above 0.
     """
+
+    _api: ClassVar[API] = API(
+        maker="OpenAI",
+        base_url="https://api.openai.com/v1",
+        path="/chat/completions",
+        key_variable="OPENAI_API_KEY",
+        url_variable="OPENAI_BASE_URL",
+    )
 
     def __init__(
         self,
@@ -70,86 +70,21 @@ class OpenAIChat:
         timeout: float | None = 600.0,
         settings: Mapping[str, Any] | None = None,
         longest_chunk: int = 10_000_000,
+        longest_answer: int = 100_000_000,
     ) -> None:
-        if not name:
-            raise ValueError("OpenAIChat needs the name of a model, as the server calls it")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is a span in seconds above 0, or None, not {timeout!r}")
-        if not longest_chunk > 0:
-            raise ValueError(f"longest_chunk is a number of bytes above 0, not {longest_chunk!r}")
-        self.name: str = name
-        """What the server calls the model."""
-        self._given = None if api_key is None else Secret(api_key, "api_key")
-        self._address = None if base_url is None else Address.under(base_url, _PATH)
-        self._timeout = timeout
-        self._settings = dict(settings or {})
-        self._longest_chunk = longest_chunk
-        self._has_client = client is not None
-        self._pools = Pools(client)
+        super().__init__(
+            name,
+            base_url=base_url,
+            api_key=api_key,
+            client=client,
+            timeout=timeout,
+            settings=settings,
+            longest_chunk=longest_chunk,
+            longest_answer=longest_answer,
+        )
 
-    def __repr__(self) -> str:
-        where = "" if self._address is None else f", at {self._address.host}"
-        return f"<OpenAIChat {self.name!r}{where}>"
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
+        return request_body(self.name, request, self._settings)
 
-    async def __aenter__(self) -> OpenAIChat:
-        """Keep connections open, in this event loop, from here to the end of the block."""
-        self._pools.enter()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        await self._pools.leave()
-
-    @asynccontextmanager
-    async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncIterator[ModelEvent]]:
-        """Send *request*; in the block, iterate over the response, to its ModelFinished.
-
-        When the block is left, in whatever way, the connection has been closed, or is free for the
-        next request.
-        """
-        secret, address = self._secret(), self._where()
-        if not secret and not self._has_client and address.host == "api.openai.com":
-            raise ModelError("OpenAI needs a key: set OPENAI_API_KEY, or pass api_key=")
-        body = request_body(self.name, request, self._settings)
-        client = self._pools.enter()
-        try:
-            async with posted(client, address, body, secret, self._timeout) as answer:
-                async with aclosing(self._events(answer, secret)) as events:
-                    yield events
-        finally:
-            await self._pools.leave()
-
-    async def _events(self, answer: Answer, secret: Secret) -> AsyncGenerator[ModelEvent]:
-        reader, chat = EventReader(self._longest_chunk), ChatReader(secret)
-        while not chat.done:
-            try:
-                received = await answer.more()
-            except ModelError:
-                if chat.complete:
-                    break  # only the usage can be missing, and the answer is worth more
-                raise
-            ended = received is None
-            for event in reader.finish() if received is None else reader.feed(received):
-                for made in chat.read(event):
-                    yield made
-            if ended:
-                break
-        if chat.done:
-            await answer.linger()
-        for made in chat.finish():
-            yield made
-
-    def _secret(self) -> Secret:
-        if self._given is not None:
-            return self._given
-        return Secret(os.environ.get("OPENAI_API_KEY"), "OPENAI_API_KEY")
-
-    def _where(self) -> Address:
-        if self._address is not None:
-            return self._address
-        return Address.under(os.environ.get("OPENAI_BASE_URL") or _BASE_URL, _PATH)
+    def _reader(self, secret: Secret, address: Address) -> Reader:
+        return ChatReader(secret)

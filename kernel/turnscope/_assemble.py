@@ -131,6 +131,10 @@ class Assembler:
         """What the response has used, as far as that was reported."""
         return Usage() if self._finished is None else self._finished.usage
 
+    @property
+    def _cut(self) -> bool:
+        return self._finished is not None and self._finished.reason == "length"
+
     def whole(self, taken: Callable[[str], bool]) -> list[ToolCall]:
         """The calls that are whole by now, each once: sealed, as is every one before it.
 
@@ -148,7 +152,9 @@ class Assembler:
             raise ModelError(f"the model asked for a call, {index}, without a tool's name")
         call_id = _own_id(encodable(growing.id), lambda name: name in ids or taken(name))
         ids.add(call_id)
-        arguments = encodable("".join(growing.arguments)).strip() or "{}"
+        arguments = encodable("".join(growing.arguments)).strip()
+        if growing.sealed or not self._cut:  # else none may have come yet
+            arguments = arguments or "{}"
         call = ToolCall(call_id, encodable(growing.name), arguments)
         self._made.append(call)
         return call

@@ -82,7 +82,7 @@ def test_the_version_is_told(command: list[str]) -> None:
     [
         ([], ["run", "demo", "tools", "bench", "--version"]),
         (["--help"], ["run", "demo", "tools", "bench", "--version"]),
-        (["run", "--help"], ["PROMPT", "--model", "openai:NAME", "--tools", "--history"]),
+        (["run", "--help"], ["PROMPT", "--model", "openai:NAME", "anthropic:NAME", "--tools"]),
         (["demo", "--help"], ["FOLDER", "--loop", "--json"]),
         (["tools", "--help"], ["MODULE:NAME", "--json"]),
         (["bench", "--help"], ["ARGUMENTS", "--quick", "bench -- --help"]),

@@ -414,8 +414,15 @@ def test_options_that_cannot_work_get_one_clear_line_and_exit_code_2(
     assert words in one_line(done.errors)
 
 
-@pytest.mark.parametrize("model", ["openai:gpt-5", "http://127.0.0.1:1/v1#m"])
-def test_a_client_that_is_not_installed_is_named_with_how_to_get_it(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "extra"),
+    [
+        ("openai:gpt-5", "openai"),
+        ("http://127.0.0.1:1/v1#m", "openai"),
+        ("anthropic:claude", "anthropic"),
+    ],
+)
+def test_a_client_that_is_not_installed_is_named_with_how_to_get_it(model: str, extra: str) -> None:
     program = f"""
         import sys
         sys.modules["httpx2"] = None
@@ -424,7 +431,7 @@ def test_a_client_that_is_not_installed_is_named_with_how_to_get_it(model: str) 
     """
     done = run(command=[sys.executable, "-c", textwrap.dedent(program)])
     assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install 'turnscope[openai]'" in one_line(done.stderr)
+    assert f"pip install 'turnscope[{extra}]'" in one_line(done.stderr)
 
 
 # What a terminal, and a reader who leaves, get.

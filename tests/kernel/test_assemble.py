@@ -205,3 +205,10 @@ def test_a_stream_is_the_same_response_wherever_it_is_cut(
             History([response.message])
     elif text:
         assert len(History([response.message])) == 1
+
+
+def test_a_call_that_was_cut_before_its_arguments_is_not_one_without_any() -> None:
+    begun = CallDelta(0, "c1", "delete")
+    assert [call.arguments for call in assembled(begun, ModelFinished("length")).calls] == [""]
+    for whole in ((begun, DONE), (begun, CallSealed(0), ModelFinished("length"))):
+        assert [call.arguments for call in assembled(*whole).calls] == ["{}"]

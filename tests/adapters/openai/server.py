@@ -1,4 +1,4 @@
-"""Real servers on loopback that speak Chat Completions, well or badly.
+"""Real servers on loopback that stream what a test gives them, well or badly: Chat Completions here.
 
 They run in threads of their own, so that what they have open is not mistaken for what the adapter
 left: `ChatServer` is Starlette under hypercorn; `RawServer` sends any bytes at all, also such as no
@@ -128,7 +128,7 @@ class ChatServer:
         config.bind = [f"127.0.0.1:{self.port}"]
         config.graceful_timeout = 1
         config.errorlog = None
-        path = "/{site}/v1/chat/completions"
+        path = "/{site}/v1/{api:path}"
         app = Starlette(routes=[Route(path, self._answer, methods=["POST"])])
         serving = asyncio.create_task(serve(app, config, shutdown_trigger=self._stop.wait))
         while True:  # hypercorn says to its log alone when it listens

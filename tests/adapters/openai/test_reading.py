@@ -416,7 +416,8 @@ def test_an_answer_without_a_reason_for_its_end_is_not_whole(end: str, any_loop:
         ("data: {oops\n\n", "it is not JSON: {oops"),
         ("data: [1]\n\n", "list where an object belongs"),
         ("data: 7\n\n", "int where an object belongs"),
-        ("data: " + "[" * 100_000 + "\n\n", "it is not JSON"),
+        ("data: " + "[" * 100_000 + "\n\n", "it has more than 100 levels"),
+        (chunk(deep=json.loads("[" * 101 + "]" * 101)), "it has more than 100 levels"),
         (chunk(choices=5), "int where a list belongs"),
         (chunk(choices=[5]), "int where an object belongs"),
         (chunk({"content": 5}), "int where text belongs"),
@@ -465,6 +466,16 @@ def test_a_chunk_may_be_as_long_as_it_is_allowed_to_be(any_loop: Loop) -> None:
         any_loop.run(ask, refused)
 
 
+def test_an_answer_may_be_as_long_as_it_is_allowed_to_be(any_loop: Loop) -> None:
+    data = ("".join(HELLO) + ": still at work\n" * 100 + chunk(finish="stop") + DONE).encode()
+    pieces = split(data, range(0, len(data), 100))
+    allowed = canned(lambda: pieces, longest_answer=len(data))
+    assert told(any_loop.run(ask, allowed)).text == "Hello"
+    refused = canned(lambda: pieces, longest_answer=len(data) - 200)
+    with pytest.raises(ModelError, match=r"more than 2,\d+ bytes.*longest_answer="):
+        any_loop.run(ask, refused)
+
+
 @pytest.mark.parametrize("line", [b"x", b"data: x", b"data: x\n", b"x\n"])
 def test_a_chunk_that_never_ends_is_not_kept(line: bytes) -> None:
     reader = EventReader(1_000)
@@ -477,3 +488,23 @@ def test_comments_may_come_for_ever() -> None:
     reader = EventReader(1_000)
     for _ in range(2_000):
         assert reader.feed(b": still at work\n") == []
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
+def test_a_recorded_stream_that_ends_anywhere_is_whole_or_an_error_that_may_pass(
+    path: Path, any_loop: Loop
+) -> None:
+    data = path.read_bytes()
+    finished = read(any_loop, data)[:-1]
+    whole = 0
+    for length in range(0, len(data), 7):
+        try:
+            events = read(any_loop, data[:length])
+        except ModelError as exc:
+            assert exc.transient
+            assert not whole, "once it is whole, nothing that is missing makes it less"
+        else:
+            whole += 1
+            assert events[:-1] == finished
+            assert events[-1].reason == "calls"
+    assert whole

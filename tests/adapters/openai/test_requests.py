@@ -323,6 +323,7 @@ def test_a_base_url_that_is_none_is_refused(base_url: str) -> None:
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"longest_chunk": 0}, "longest_chunk"),
+        ({"longest_answer": 0}, "longest_answer"),
         ({"base_url": "http://user:hush@h/v1"}, "client="),
         ({"api_key": "two words"}, "api_key"),
         ({"name": ""}, "name"),

@@ -1,0 +1,81 @@
+"""The JSON that servers send in pieces: parsed within bounds, read with types checked. Pure.
+
+Above: the readers of streams. Below: nothing. What is not as it should be is `Malformed`, of which
+a reader makes an error with the beginning of the chunk in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+_DEEPEST: Final = 100
+"""Levels of objects and lists in a chunk; those of the protocols are below 20."""
+_TOO_DEEP: Final = f"it has more than {_DEEPEST} levels"
+
+
+class Malformed(ValueError):
+    """A chunk is not what the protocol says; the sentence says where."""
+
+
+def parsed(text: str) -> Mapping[str, Any]:
+    """The object that *text* is the JSON of.
+
+    Raises Malformed for anything else, and for one of more than 100 levels: what comes after may
+    be recursive.
+    """
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        raise Malformed("it is not JSON") from None
+    except RecursionError:
+        raise Malformed(_TOO_DEEP) from None
+    if text.count("{") + text.count("[") > _DEEPEST:  # which few chunks have, at any level
+        _check_depth(value)
+    return object_in(value)
+
+
+def _check_depth(value: object) -> None:
+    level: list[object] = [value]
+    for _ in range(_DEEPEST + 1):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(cast("dict[str, object]", item).values())
+            elif isinstance(item, list):
+                below.extend(cast("list[object]", item))
+        if not below:
+            return
+        level = below
+    raise Malformed(_TOO_DEEP)
+
+
+def object_in(value: object) -> Mapping[str, Any]:
+    """*value*, an object; an empty one for null."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Malformed(f"{type(value).__name__} where an object belongs")
+    return cast("Mapping[str, Any]", value)
+
+
+def objects_in(value: object) -> Sequence[Mapping[str, Any]]:
+    """*value*, a list of objects; an empty one for null."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise Malformed(f"{type(value).__name__} where a list belongs")
+    return [object_in(item) for item in cast("list[object]", value)]
+
+
+def text_in(value: object) -> str:
+    """*value*, which is text, null, or (from a few servers) a list of parts that have text."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        parts = (object_in(part).get("text") for part in cast("list[object]", value))
+        return "".join(part for part in parts if isinstance(part, str))
+    if not isinstance(value, str):
+        raise Malformed(f"{type(value).__name__} where text belongs")
+    return value
