@@ -148,7 +148,10 @@ class Assembler:
             raise ModelError(f"the model asked for a call, {index}, without a tool's name")
         call_id = _own_id(encodable(growing.id), lambda name: name in ids or taken(name))
         ids.add(call_id)
-        arguments = encodable("".join(growing.arguments)).strip() or "{}"
+        cut = self._finished is not None and self._finished.reason == "length"
+        # Nothing is an empty object from many servers; not if the rest of it was cut off.
+        nothing = "" if cut and not growing.sealed else "{}"
+        arguments = encodable("".join(growing.arguments)).strip() or nothing
         call = ToolCall(call_id, encodable(growing.name), arguments)
         self._made.append(call)
         return call

@@ -228,12 +228,13 @@ async def test_what_a_model_got_wrong_is_answered_and_the_run_goes_on() -> None:
     assert json.loads(answer.calls[2].arguments) == {"INVALID_JSON": "{broken"}
 
 
-async def test_an_answer_that_was_cut_in_its_arguments_says_so_to_the_model() -> None:
-    cut = Stream(
-        [(0, CallDelta(0, "c", "works", '{"text": "once upon')), (0, ModelFinished("length"))]
-    )
+@pytest.mark.parametrize("arguments", ['{"text": "once upon', ""])
+async def test_an_answer_that_was_cut_in_its_arguments_says_so_to_the_model(
+    arguments: str,
+) -> None:
+    cut = Stream([(0, CallDelta(0, "c", "works", arguments)), (0, ModelFinished("length"))])
 
-    async def works(text: str) -> str:
+    async def works(text: str = "nothing") -> str:
         return text
 
     async with a_kernel() as kernel:
