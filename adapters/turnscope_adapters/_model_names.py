@@ -17,8 +17,8 @@ from ._errors import BadUsage
 from ._targets import named
 
 _WAYS: Final = (
-    "write openai:NAME, the URL of a server that speaks Chat Completions, as "
-    "http://127.0.0.1:8080/v1#NAME, or MODULE:NAME of a model of your own"
+    "write openai:NAME, openai-responses:NAME, the URL of a server that speaks Chat Completions, "
+    "as http://127.0.0.1:8080/v1#NAME, or MODULE:NAME of a model of your own"
 )
 NAMELESS: Final = "default"
 """The model's name in requests to a URL that says none: a server with one model ignores it."""
@@ -35,7 +35,7 @@ def model_of(text: str) -> Model | str:
     api, colon, name = text.partition(":")
     if not (api and colon and name):
         raise BadUsage(f"--model {text!r} names no model: {_WAYS}")
-    if api == "openai":
+    if api in ("openai", "openai-responses"):
         _check_client()
         return text
     if api in entry_points(group="turnscope.models").names:

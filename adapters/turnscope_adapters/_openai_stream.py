@@ -8,8 +8,8 @@ constant or missing, in where the usage comes. What is read here is what most of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Mapping
+from typing import Any, Final
 
 import attrs
 
@@ -24,6 +24,7 @@ from turnscope.events import (
     TextDelta,
 )
 
+from ._fields import Malformed, an_object, count, objects, text_in
 from ._server_words import Secret, shown, status_of, words_of
 from ._sse import ServerEvent
 
@@ -36,10 +37,6 @@ _REASONS: Final[Mapping[str, FinishReason]] = {
     "refusal": "refusal",
 }
 _FAILURES: Final = frozenset({"error", "network_error", "insufficient_system_resource"})
-
-
-class _Malformed(ValueError):
-    """A chunk is JSON, but not what the protocol says."""
 
 
 @attrs.define(eq=False)
@@ -108,20 +105,20 @@ class ChatReader:
         if not text or self.done:
             return []
         try:
-            chunk = _object(json.loads(text))
+            chunk = an_object(json.loads(text))
             if event.name == "error" or chunk.get("error") or chunk.get("object") == "error":
                 raise ModelError(
                     f"the server failed within its answer: {words_of(text, self._secret)}",
                     status=status_of(chunk),
                 )
             if usage := chunk.get("usage"):
-                self._usage = _usage(_object(usage))
+                self._usage = _usage(an_object(usage))
             made: list[ModelEvent] = []
-            for choice in _objects(chunk.get("choices")):
+            for choice in objects(chunk.get("choices")):
                 if not choice.get("index"):
                     self._choice(choice, made)
         except (ValueError, RecursionError) as exc:
-            why = exc if isinstance(exc, _Malformed) else "it is not JSON"
+            why = exc if isinstance(exc, Malformed) else "it is not JSON"
             raise ModelError(
                 f"the server sent a chunk that cannot be read: {why}: {shown(text, self._secret)}"
             ) from None
@@ -142,22 +139,22 @@ class ChatReader:
         return made
 
     def _choice(self, choice: Mapping[str, Any], made: list[ModelEvent]) -> None:
-        delta = _object(choice.get("delta"))
+        delta = an_object(choice.get("delta"))
         for field in ("reasoning_content", "reasoning"):
             thought = delta.get(field)
             if isinstance(thought, str) and thought:
                 made.append(ReasoningDelta(thought))
                 break  # a server that gives both gives the same
-        if text := _text(delta.get("content")):
+        if text := text_in(delta.get("content")):
             made.append(TextDelta(text))
-        if refusal := _text(delta.get("refusal")):
+        if refusal := text_in(delta.get("refusal")):
             self._refused = True
             made.append(TextDelta(refusal))
-        for piece in _objects(delta.get("tool_calls")):
-            self._piece(piece, _object(piece.get("function")), made)
+        for piece in objects(delta.get("tool_calls")):
+            self._piece(piece, an_object(piece.get("function")), made)
         if legacy := delta.get("function_call"):
-            self._piece({}, _object(legacy), made)
-        if reason := _text(choice.get("finish_reason")):
+            self._piece({}, an_object(legacy), made)
+        if reason := text_in(choice.get("finish_reason")):
             if reason in _FAILURES:
                 raise ModelError(
                     f"the server ended its answer with {shown(reason, self._secret)!r}; ask again",
@@ -169,11 +166,11 @@ class ChatReader:
     def _piece(
         self, piece: Mapping[str, Any], function: Mapping[str, Any], made: list[ModelEvent]
     ) -> None:
-        call_id, name = _text(piece.get("id")), _text(function.get("name"))
+        call_id, name = text_in(piece.get("id")), text_in(function.get("name"))
         arguments = function.get("arguments")
         if isinstance(arguments, dict):
             arguments = json.dumps(arguments, ensure_ascii=False)
-        arguments = _text(arguments)
+        arguments = text_in(arguments)
         wire = piece.get("index")
         call = self._candidate(wire, call_id)
         if call is None or not call.is_continued_by(call_id, name, arguments):
@@ -217,42 +214,9 @@ class ChatReader:
 
 
 def _usage(given: Mapping[str, Any]) -> Usage:
-    def count(field: str, within: str | None = None) -> int:
-        place = given if within is None else given.get(within)
-        value = cast("Mapping[str, object]", place).get(field) if isinstance(place, dict) else 0
-        return value if isinstance(value, int) else 0
-
     return Usage(
-        input_tokens=count("prompt_tokens"),
-        output_tokens=count("completion_tokens"),
-        cached_tokens=count("cached_tokens", "prompt_tokens_details"),
-        reasoning_tokens=count("reasoning_tokens", "completion_tokens_details"),
+        input_tokens=count(given, "prompt_tokens"),
+        output_tokens=count(given, "completion_tokens"),
+        cached_tokens=count(given, "cached_tokens", "prompt_tokens_details"),
+        reasoning_tokens=count(given, "reasoning_tokens", "completion_tokens_details"),
     )
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _Malformed(f"{type(value).__name__} where an object belongs")
-    return cast("Mapping[str, Any]", value)
-
-
-def _objects(value: object) -> Sequence[Mapping[str, Any]]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise _Malformed(f"{type(value).__name__} where a list belongs")
-    return [_object(item) for item in cast("list[object]", value)]
-
-
-def _text(value: object) -> str:
-    """*value*, which is text, null, or (from a few servers) a list of parts that have text."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        parts = (_object(part).get("text") for part in cast("list[object]", value))
-        return "".join(part for part in parts if isinstance(part, str))
-    if not isinstance(value, str):
-        raise _Malformed(f"{type(value).__name__} where text belongs")
-    return value

@@ -54,9 +54,15 @@ def request_body(name: str, request: ModelRequest, settings: Mapping[str, Any]) 
         # True is what every server does anyway, and some refuse a field that they do not know.
         if not request.parallel_tool_calls:
             body["parallel_tool_calls"] = False
-    body.update(settings)
-    body.update(request.settings)
-    body = {field: value for field, value in body.items() if value is not None}
+    return encoded(body, {**settings, **request.settings})
+
+
+def encoded(body: Plain, settings: Mapping[str, Any]) -> bytes:
+    """*body* with *settings* over it, as JSON; a setting that is None takes its field out.
+
+    Raises ModelError for settings that would turn streaming off.
+    """
+    body = {name: value for name, value in {**body, **settings}.items() if value is not None}
     if body.get("stream") is not True:
         raise ModelError("the setting 'stream' is not for changing: answers are read as they come")
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -147,17 +153,29 @@ def _described(message: ResultMessage, parts: Sequence[Content], late: list[Plai
     return "\n".join(texts)
 
 
+def kind_of(part: Content) -> str:
+    """The media type of *part*, without its parameters."""
+    return part.media_type.partition(";")[0].strip().lower()
+
+
+def text_of(part: Content) -> str | None:
+    """*part* as text, if it is text, or the bytes of some."""
+    kind = kind_of(part)
+    if part.data is not None and (kind.startswith("text/") or kind in _TEXTS):
+        return part.data.decode("utf-8", "replace")
+    return part.text
+
+
 def _part(part: Content) -> Plain | None:
     """*part* as it may stand in a prompt; None if there is no form for it."""
-    kind = part.media_type.partition(";")[0].strip().lower()
-    if part.text is not None:
-        return {"type": "text", "text": part.text}
+    kind = kind_of(part)
+    text = text_of(part)
+    if text is not None:
+        return {"type": "text", "text": text}
     if part.data is None:
         if kind.startswith("image/"):
             return {"type": "image_url", "image_url": {"url": part.url}}
         return None
-    if kind.startswith("text/") or kind in _TEXTS:
-        return {"type": "text", "text": part.data.decode("utf-8", "replace")}
     data = b64encode(part.data).decode("ascii")
     if kind.startswith("image/"):
         return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}

@@ -1,35 +1,25 @@
-"""`OpenAIChat`: a model behind OpenAI's Chat Completions, or any server that speaks it.
+"""`OpenAIChat` and `OpenAIResponses`: models behind OpenAI's protocols, or servers that speak them.
 
-Above: an Agent, or the name ``openai:NAME``. Below: `_openai_wire` makes the request, `_http` sends
-it, `_sse` and `_openai_stream` read the response. It keeps no state but its connections, logs
-nothing, and asks once: trying again is for those who know what it may cost.
+Above: an Agent, or the names ``openai:NAME`` and ``openai-responses:NAME``. Below: `_openai_model`,
+which asks; `_openai_wire` and `_openai_stream` know the words of Chat Completions,
+`_responses_wire` and `_responses_stream` those of the Responses API.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from types import TracebackType
-from typing import Any, Final
-
-from turnscope import ModelError
 from turnscope.abc import ModelRequest
-from turnscope.events import ModelEvent
 
-from ._http import Address, Answer, HTTPClient, Pools, posted
+from . import _openai_wire, _responses_wire
+from ._http import Address, HTTPClient
+from ._openai_model import OpenAIModel
 from ._openai_stream import ChatReader
-from ._openai_wire import request_body
+from ._responses_stream import ResponsesReader
 from ._server_words import Secret
-from ._sse import EventReader
 
-__all__ = ["HTTPClient", "OpenAIChat"]
-
-_BASE_URL: Final = "https://api.openai.com/v1"
-_PATH: Final = "/chat/completions"
+__all__ = ["HTTPClient", "OpenAIChat", "OpenAIResponses"]
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIModel):
     """A model behind OpenAI's Chat Completions, or any server that speaks it::
 
         OpenAIChat("gpt-5")
@@ -60,96 +50,37 @@ class OpenAIChat:
     cannot be sent, and for a *timeout* or *longest_chunk* that is not above 0.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        client: HTTPClient | None = None,
-        timeout: float | None = 600.0,
-        settings: Mapping[str, Any] | None = None,
-        longest_chunk: int = 10_000_000,
-    ) -> None:
-        if not name:
-            raise ValueError("OpenAIChat needs the name of a model, as the server calls it")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is a span in seconds above 0, or None, not {timeout!r}")
-        if not longest_chunk > 0:
-            raise ValueError(f"longest_chunk is a number of bytes above 0, not {longest_chunk!r}")
-        self.name: str = name
-        """What the server calls the model."""
-        self._given = None if api_key is None else Secret(api_key, "api_key")
-        self._address = None if base_url is None else Address.under(base_url, _PATH)
-        self._timeout = timeout
-        self._settings = dict(settings or {})
-        self._longest_chunk = longest_chunk
-        self._has_client = client is not None
-        self._pools = Pools(client)
+    _path = "/chat/completions"
 
-    def __repr__(self) -> str:
-        where = "" if self._address is None else f", at {self._address.host}"
-        return f"<OpenAIChat {self.name!r}{where}>"
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
+        return _openai_wire.request_body(self.name, request, self._settings)
 
-    async def __aenter__(self) -> OpenAIChat:
-        """Keep connections open, in this event loop, from here to the end of the block."""
-        self._pools.enter()
-        return self
+    def _reader(self, secret: Secret, address: Address) -> ChatReader:
+        return ChatReader(secret)
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        await self._pools.leave()
 
-    @asynccontextmanager
-    async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncIterator[ModelEvent]]:
-        """Send *request*; in the block, iterate over the response, to its ModelFinished.
+class OpenAIResponses(OpenAIModel):
+    """A model behind OpenAI's Responses API, or any server that speaks it::
 
-        When the block is left, in whatever way, the connection has been closed, or is free for the
-        next request.
-        """
-        secret, address = self._secret(), self._where()
-        if not secret and not self._has_client and address.host == "api.openai.com":
-            raise ModelError("OpenAI needs a key: set OPENAI_API_KEY, or pass api_key=")
-        body = request_body(self.name, request, self._settings)
-        client = self._pools.enter()
-        try:
-            async with posted(client, address, body, secret, self._timeout) as answer:
-                async with aclosing(self._events(answer, secret)) as events:
-                    yield events
-        finally:
-            await self._pools.leave()
+        OpenAIResponses("gpt-5", settings={"reasoning": {"effort": "low", "summary": "auto"}})
 
-    async def _events(self, answer: Answer, secret: Secret) -> AsyncGenerator[ModelEvent]:
-        reader, chat = EventReader(self._longest_chunk), ChatReader(secret)
-        while not chat.done:
-            try:
-                received = await answer.more()
-            except ModelError:
-                if chat.complete:
-                    break  # only the usage can be missing, and the answer is worth more
-                raise
-            ended = received is None
-            for event in reader.finish() if received is None else reader.feed(received):
-                for made in chat.read(event):
-                    yield made
-            if ended:
-                break
-        if chat.done:
-            await answer.linger()
-        for made in chat.finish():
-            yield made
+    The parameters, the errors and the connections are those of `OpenAIChat`. The server is asked to
+    store nothing (``store: false``), and the whole conversation is sent with each request. What a
+    model has thought comes encrypted (``include: ["reasoning.encrypted_content"]``, not asked of
+    models that are known by name to have no reasoning; ``{"include": None}`` leaves it out for
+    others), is kept in the history beside what it says of it in plain text, and is sent back in its
+    place: to the host that it came from, and to no other. So are the items of tools that the server
+    runs by itself, which come in through ``settings={"tools": [...]}`` if the agent has none.
 
-    def _secret(self) -> Secret:
-        if self._given is not None:
-            return self._given
-        return Secret(os.environ.get("OPENAI_API_KEY"), "OPENAI_API_KEY")
+    A tool's schema is sent as it is, with ``strict`` false. Images, PDF and office files may stand
+    in prompts and in results. Calls that a client other than this must answer, such as those of
+    ``custom`` tools, raise `turnscope.ModelError`.
+    """
 
-    def _where(self) -> Address:
-        if self._address is not None:
-            return self._address
-        return Address.under(os.environ.get("OPENAI_BASE_URL") or _BASE_URL, _PATH)
+    _path = "/responses"
+
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
+        return _responses_wire.request_body(self.name, address.host, request, self._settings)
+
+    def _reader(self, secret: Secret, address: Address) -> ResponsesReader:
+        return ResponsesReader(secret, address.host)

@@ -414,7 +414,9 @@ def test_options_that_cannot_work_get_one_clear_line_and_exit_code_2(
     assert words in one_line(done.errors)
 
 
-@pytest.mark.parametrize("model", ["openai:gpt-5", "http://127.0.0.1:1/v1#m"])
+@pytest.mark.parametrize(
+    "model", ["openai:gpt-5", "openai-responses:gpt-5", "http://127.0.0.1:1/v1#m"]
+)
 def test_a_client_that_is_not_installed_is_named_with_how_to_get_it(model: str) -> None:
     program = f"""
         import sys

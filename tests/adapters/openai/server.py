@@ -1,4 +1,4 @@
-"""Real servers on loopback that speak Chat Completions, well or badly.
+"""Real servers on loopback that speak what models are asked in, well or badly.
 
 They run in threads of their own, so that what they have open is not mistaken for what the adapter
 left: `ChatServer` is Starlette under hypercorn; `RawServer` sends any bytes at all, also such as no
@@ -128,8 +128,8 @@ class ChatServer:
         config.bind = [f"127.0.0.1:{self.port}"]
         config.graceful_timeout = 1
         config.errorlog = None
-        path = "/{site}/v1/chat/completions"
-        app = Starlette(routes=[Route(path, self._answer, methods=["POST"])])
+        paths = ["/{site}/v1/chat/completions", "/{site}/v1/responses"]
+        app = Starlette(routes=[Route(path, self._answer, methods=["POST"]) for path in paths])
         serving = asyncio.create_task(serve(app, config, shutdown_trigger=self._stop.wait))
         while True:  # hypercorn says to its log alone when it listens
             with socket.socket() as probe:
