@@ -139,7 +139,9 @@ class ChatReader:
         return made
 
     def _choice(self, choice: Mapping[str, Any], made: list[ModelEvent]) -> None:
-        delta = an_object(choice.get("delta"))
+        # A proxy that only pretends to stream sends one chunk, with the message of an answer in it.
+        # Beside a delta it is all that was said so far.
+        delta = an_object(choice["delta"] if "delta" in choice else choice.get("message"))
         for field in ("reasoning_content", "reasoning"):
             thought = delta.get(field)
             if isinstance(thought, str) and thought:
