@@ -2,6 +2,7 @@
 
 The layers, from the top; a file imports from those below it only:
 
+    _fallback                     several models as one
     _plan_tool _plan_turn         a tool that carries out a plan, a graph of calls; its turn
     _plan_results _plan           what its steps came to; the graph, read and put in order
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
@@ -53,6 +54,7 @@ from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import InvalidArguments as InvalidArguments
 from ._errors import LimiterLeaked as LimiterLeaked
 from ._errors import ModelError as ModelError
+from ._errors import ModelsFailed as ModelsFailed
 from ._errors import NotSerialisable as NotSerialisable
 from ._errors import NotStarted as NotStarted
 from ._errors import RunCancelled as RunCancelled
@@ -60,6 +62,7 @@ from ._errors import ToolFailed as ToolFailed
 from ._errors import TurnscopeError as TurnscopeError
 from ._errors import UnknownTool as UnknownTool
 from ._errors import WorkerLost as WorkerLost
+from ._fallback import fallback as fallback
 from ._history import History as History
 from ._holds import Release as Release
 from ._kernel import Kernel as Kernel

@@ -27,7 +27,9 @@ from ._tools import Tool
 from .abc import ModelRequest
 from .events import (
     CallSealed,
+    FellBack,
     ModelEvent,
+    ModelFellBack,
     ModelRetried,
     ModelStarted,
     ReasoningDelta,
@@ -137,6 +139,9 @@ class Request(Attempt):
             self.facts.tell(TextStreamed(text=event.text, **self.facts.event()))
         elif isinstance(event, ReasoningDelta) and event.text:
             self.facts.tell(ReasoningStreamed(text=event.text, **self.facts.event()))
+        elif isinstance(event, FellBack):
+            facts, model, error = self.facts, event.model, event.error
+            facts.tell(ModelFellBack(model=model, error=error, **facts.event()))
 
     def covered(self, retry: Retry, failure: Exception) -> bool:
         if self._asking is None:  # the instructions failed, and nothing was sent
