@@ -25,7 +25,7 @@ The layers, from the top; a file imports from those below it only:
     _resources _queue_words       conflict order: who waits for whom, also in words
     _index                        who shares a key
     _options _retry               whether its options fit together; what is tried again
-    _limits _holds                capacity; work that goes on outside the loop
+    _limits _adaptive _holds      capacity; one that changes; work that goes on outside the loop
     _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
     _context abc events           what tools see; the ports; what is streamed and told
@@ -35,6 +35,7 @@ The layers, from the top; a file imports from those below it only:
 Beside them, `turnscope.testing`: a scripted model, virtual time and checkers for tests of your own.
 """
 
+from ._adaptive import AdaptiveLimit as AdaptiveLimit
 from ._agent import Agent as Agent
 from ._agent import RunContext as RunContext
 from ._budget import Budget as Budget
