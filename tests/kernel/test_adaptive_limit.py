@@ -75,16 +75,16 @@ async def ask(kernel: Kernel, model: Any, times: int, **options: Any) -> None:
 async def test_it_finds_how_many_a_server_takes_and_follows_it(status: int) -> None:
     server = Narrow(8, status)
     retry = Retry(attempts=math.inf, initial=0.5, jitter=0)
-    async with a_kernel(limits=Limits(model_requests=AdaptiveLimit(64))) as kernel:
-        await ask(kernel, server, 300, retry=retry)
+    async with a_kernel(limits=Limits(model_requests=AdaptiveLimit(32))) as kernel:
+        await ask(kernel, server, 120, retry=retry)
         assert server.peak == 8
         assert 4 <= allowed(kernel) <= 9
-        assert server.refused < 100, "56 of the first 64, and then one at a time"
+        assert server.refused < 60, "24 of the first 32, and then a few at a time"
         server.room, server.peak = 20, 0
-        await ask(kernel, server, 600, retry=retry)
+        await ask(kernel, server, 300, retry=retry)
         assert server.peak == 20, "it grows when there is more room"
         server.room = 3
-        await ask(kernel, server, 100, retry=retry)
+        await ask(kernel, server, 50, retry=retry)
         assert 1 <= allowed(kernel) <= 4
 
 
