@@ -26,7 +26,7 @@ from .abc import Model, ModelRequest
 from .events import FellBack, ModelEvent
 
 _UNAVAILABLE: Final = (402, 429)
-"""Statuses that name a lack of credit or capacity, also where it is not to pass by itself."""
+"""Statuses that name a lack of credit or of capacity, also where it will not pass by itself."""
 
 
 def _is_unavailable(failure: Exception) -> bool:
@@ -115,8 +115,8 @@ def fallback(model: Model | str, *others: Model | str, on: On | None = None) -> 
     agent's `Retry` then waits and asks them anew, if it may pass.
 
     *on* says of which failures: a type of exception, a tuple of types, or a function of the
-    exception. By default of a `ModelError` that may pass by itself (a connection, 408, 409, 429 and
-    those from 500 up), and of 402 and 429 also where the server says that it will not; never of a
+    exception. By default of a `ModelError` that may pass by itself (a connection, 408, 409), and of
+    402, 429 and the statuses from 500 up, also where the server says that it will not; never of a
     request that is wrong, or a key.
 
     Names are those of ``Agent(model=...)``. The models are opened with this one and closed with it.
