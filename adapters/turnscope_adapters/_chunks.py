@@ -79,3 +79,10 @@ def text_in(value: object) -> str:
     if not isinstance(value, str):
         raise Malformed(f"{type(value).__name__} where text belongs")
     return value
+
+
+def count(given: Mapping[str, Any], field: str, within: str | None = None) -> int:
+    """The number under *field*, or under *field* of the object *within*; 0 if there is none."""
+    place = given if within is None else given.get(within)
+    value = cast("Mapping[str, object]", place).get(field) if isinstance(place, dict) else 0
+    return value if isinstance(value, int) else 0

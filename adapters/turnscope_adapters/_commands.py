@@ -60,7 +60,7 @@ def run_agent(
     prompt
         What to answer. Without one, the conversation in --history goes on.
     model
-        openai:NAME, or the URL of a server that speaks Chat Completions, as
+        openai:NAME, openai-responses:NAME, or the URL of a server that speaks Chat Completions, as
         http://127.0.0.1:8080/v1#NAME; the key is OPENAI_API_KEY in the environment. Or
         anthropic:NAME, with ANTHROPIC_API_KEY. Or MODULE:NAME of a model of your own.
     tools

@@ -63,13 +63,13 @@ class HTTPModel:
         self,
         name: str,
         *,
-        base_url: str | None,
-        api_key: str | None,
-        client: HTTPClient | None,
-        timeout: float | None,
-        settings: Mapping[str, Any] | None,
-        longest_chunk: int,
-        longest_answer: int,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        client: HTTPClient | None = None,
+        timeout: float | None = 600.0,
+        settings: Mapping[str, Any] | None = None,
+        longest_chunk: int = 10_000_000,
+        longest_answer: int = 100_000_000,
     ) -> None:
         if not name:
             raise ValueError(

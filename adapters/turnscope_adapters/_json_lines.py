@@ -21,6 +21,7 @@ from turnscope.events import (
     CallSettled,
     CallStarted,
     ModelAnswered,
+    ModelFellBack,
     ModelRetried,
     ReasoningStreamed,
     RunEvent,
@@ -89,6 +90,8 @@ def _as_data(event: RunEvent) -> dict[str, Any]:
                 "delay": event.delay,
                 "error": _error(event.error),
             }
+        case ModelFellBack():
+            return data | {"model": event.model, "error": _error(event.error)}
         case CallHedged():
             return data | {"attempt": event.attempt}
         case CallSettled():

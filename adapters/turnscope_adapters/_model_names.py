@@ -17,11 +17,11 @@ from ._errors import BadUsage
 from ._targets import named
 
 _WAYS: Final = (
-    "write openai:NAME or anthropic:NAME, the URL of a server that speaks Chat Completions, as "
-    "http://127.0.0.1:8080/v1#NAME, or MODULE:NAME of a model of your own"
+    "write openai:NAME, openai-responses:NAME or anthropic:NAME, the URL of a server that speaks "
+    "Chat Completions, as http://127.0.0.1:8080/v1#NAME, or MODULE:NAME of a model of your own"
 )
-_OURS: Final = ("anthropic", "openai")
-"""The APIs whose models need an extra, which has the API's name."""
+_EXTRAS: Final = {"anthropic": "anthropic", "openai": "openai", "openai-responses": "openai"}
+"""The extra that the models of each API of ours need."""
 NAMELESS: Final = "default"
 """The model's name in requests to a URL that says none: a server with one model ignores it."""
 
@@ -37,8 +37,8 @@ def model_of(text: str) -> Model | str:
     api, colon, name = text.partition(":")
     if not (api and colon and name):
         raise BadUsage(f"--model {text!r} names no model: {_WAYS}")
-    if api in _OURS:
-        _check_client(api)
+    if api in _EXTRAS:
+        _check_client(_EXTRAS[api])
         return text
     if api in entry_points(group="turnscope.models").names:
         return text

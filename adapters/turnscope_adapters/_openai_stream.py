@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 
@@ -25,7 +25,7 @@ from turnscope.events import (
     TextDelta,
 )
 
-from ._chunks import Malformed, object_in, objects_in, parsed, text_in
+from ._chunks import Malformed, count, object_in, objects_in, parsed, text_in
 from ._server_words import Secret, shown, status_of, words_of
 from ._sse import ServerEvent
 
@@ -139,7 +139,9 @@ class ChatReader:
         return made
 
     def _choice(self, choice: Mapping[str, Any], made: list[ModelEvent]) -> None:
-        delta = object_in(choice.get("delta"))
+        # A proxy that only pretends to stream sends one chunk, with the message of an answer in it.
+        # Beside a delta it is all that was said so far.
+        delta = object_in(choice["delta"] if "delta" in choice else choice.get("message"))
         for field in ("reasoning_content", "reasoning"):
             thought = delta.get(field)
             if isinstance(thought, str) and thought:
@@ -214,14 +216,9 @@ class ChatReader:
 
 
 def _usage(given: Mapping[str, Any]) -> Usage:
-    def count(field: str, within: str | None = None) -> int:
-        place = given if within is None else given.get(within)
-        value = cast("Mapping[str, object]", place).get(field) if isinstance(place, dict) else 0
-        return value if isinstance(value, int) else 0
-
     return Usage(
-        input_tokens=count("prompt_tokens"),
-        output_tokens=count("completion_tokens"),
-        cached_tokens=count("cached_tokens", "prompt_tokens_details"),
-        reasoning_tokens=count("reasoning_tokens", "completion_tokens_details"),
+        input_tokens=count(given, "prompt_tokens"),
+        output_tokens=count(given, "completion_tokens"),
+        cached_tokens=count(given, "cached_tokens", "prompt_tokens_details"),
+        reasoning_tokens=count(given, "reasoning_tokens", "completion_tokens_details"),
     )

@@ -23,6 +23,7 @@ from turnscope.events import (
     CallSettled,
     CallStarted,
     ModelAnswered,
+    ModelFellBack,
     ModelRetried,
     ModelStarted,
     ReasoningStreamed,
@@ -73,6 +74,11 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
             return ("reasoning", data | {"text": event.text}) if "reasoning" in show else None
         case ModelRetried():
             return "model_retried", data | _retried(event, show)
+        case ModelFellBack():
+            data |= {"model": event.model, "error": type(event.error).__name__}
+            if "errors" in show:
+                data["message"] = str(event.error)
+            return "model_fell_back", data
         case ModelAnswered():
             return "model_answered", data | {
                 "reason": event.reason,

@@ -121,6 +121,7 @@ class SSE(_Response):
         text            text
         model_retried   attempt, delay, error: the name of the exception's class. The text of this
                         turn so far is void: take it back, the answer comes anew
+        model_fell_back model: who is asked instead; error
         model_answered  reason, usage
         call_ready      index, id, name
         call_started    index, id, name
@@ -139,7 +140,7 @@ class SSE(_Response):
         "results"       call_settled: content, as the model reads it
         "progress"      call_progress  index, id, name, value
         "reasoning"     reasoning      text
-        "errors"        run_failed, model_retried, call_retried: message
+        "errors"        run_failed, model_retried, model_fell_back, call_retried: message
         "nested"        all of this of the runs in its tools, with ``parents``, the outermost first
 
     A browser's EventSource asks again when a stream ends, which would start another run: have the

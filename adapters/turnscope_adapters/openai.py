@@ -1,24 +1,27 @@
-"""`OpenAIChat`: a model behind OpenAI's Chat Completions, or any server that speaks it.
+"""`OpenAIChat` and `OpenAIResponses`: models behind OpenAI's protocols, or servers that speak them.
 
-Above: an Agent, or the name ``openai:NAME``. Below: `_openai_wire` makes the request,
-`_openai_stream` reads the response, and `_http_model` does what all models over HTTP do.
+Above: an Agent, or the names ``openai:NAME`` and ``openai-responses:NAME``. Below: `_http_model`
+does what all models over HTTP do; `_openai_wire` and `_openai_stream` know the words of Chat
+Completions, `_responses_wire` and `_responses_stream` those of the Responses API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import attrs
 
 from turnscope.abc import ModelRequest
 
+from . import _openai_wire, _responses_wire
 from ._address import API, Address
 from ._http import HTTPClient
-from ._http_model import HTTPModel, Reader
+from ._http_model import HTTPModel
 from ._openai_stream import ChatReader
-from ._openai_wire import request_body
+from ._responses_stream import ResponsesReader
 from ._server_words import Secret
 
-__all__ = ["HTTPClient", "OpenAIChat"]
+__all__ = ["HTTPClient", "OpenAIChat", "OpenAIResponses"]
 
 
 class OpenAIChat(HTTPModel):
@@ -60,31 +63,35 @@ class OpenAIChat(HTTPModel):
         url_variable="OPENAI_BASE_URL",
     )
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        client: HTTPClient | None = None,
-        timeout: float | None = 600.0,
-        settings: Mapping[str, Any] | None = None,
-        longest_chunk: int = 10_000_000,
-        longest_answer: int = 100_000_000,
-    ) -> None:
-        super().__init__(
-            name,
-            base_url=base_url,
-            api_key=api_key,
-            client=client,
-            timeout=timeout,
-            settings=settings,
-            longest_chunk=longest_chunk,
-            longest_answer=longest_answer,
-        )
+    def _body(self, request: ModelRequest, address: Address) -> bytes:
+        return _openai_wire.request_body(self.name, request, self._settings)
+
+    def _reader(self, secret: Secret, address: Address) -> ChatReader:
+        return ChatReader(secret)
+
+
+class OpenAIResponses(HTTPModel):
+    """A model behind OpenAI's Responses API, or any server that speaks it::
+
+        OpenAIResponses("gpt-5", settings={"reasoning": {"effort": "low", "summary": "auto"}})
+
+    The parameters, the errors and the connections are those of `OpenAIChat`. The server is asked to
+    store nothing (``store: false``), and the whole conversation is sent with each request. What a
+    model has thought comes encrypted (``include: ["reasoning.encrypted_content"]``, not asked of
+    models that are known by name to have no reasoning; ``{"include": None}`` leaves it out for
+    others), is kept in the history beside what it says of it in plain text, and is sent back in its
+    place: to the host that it came from, and to no other. So are the items of tools that the server
+    runs by itself, which come in through ``settings={"tools": [...]}`` if the agent has none.
+
+    A tool's schema is sent as it is, with ``strict`` false. Images, PDF and office files may stand
+    in prompts and in results. Calls that a client other than this must answer, such as those of
+    ``custom`` tools, raise `turnscope.ModelError`.
+    """
+
+    _api: ClassVar[API] = attrs.evolve(OpenAIChat._api, path="/responses")
 
     def _body(self, request: ModelRequest, address: Address) -> bytes:
-        return request_body(self.name, request, self._settings)
+        return _responses_wire.request_body(self.name, address.host, request, self._settings)
 
-    def _reader(self, secret: Secret, address: Address) -> Reader:
-        return ChatReader(secret)
+    def _reader(self, secret: Secret, address: Address) -> ResponsesReader:
+        return ResponsesReader(secret, address.host)

@@ -2,6 +2,7 @@
 
 The layers, from the top; a file imports from those below it only:
 
+    _fallback                     several models as one
     _plan_tool _plan_turn         a tool that carries out a plan, a graph of calls; its turn
     _plan_results _plan           what its steps came to; the graph, read and put in order
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
@@ -24,7 +25,7 @@ The layers, from the top; a file imports from those below it only:
     _resources _queue_words       conflict order: who waits for whom, also in words
     _index                        who shares a key
     _options _retry               whether its options fit together; what is tried again
-    _limits _holds                capacity; work that goes on outside the loop
+    _limits _adaptive _holds      capacity; one that changes; work that goes on outside the loop
     _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
     _context abc events           what tools see; the ports; what is streamed and told
@@ -34,6 +35,7 @@ The layers, from the top; a file imports from those below it only:
 Beside them, `turnscope.testing`: a scripted model, virtual time and checkers for tests of your own.
 """
 
+from ._adaptive import AdaptiveLimit as AdaptiveLimit
 from ._agent import Agent as Agent
 from ._agent import RunContext as RunContext
 from ._budget import Budget as Budget
@@ -53,6 +55,7 @@ from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import InvalidArguments as InvalidArguments
 from ._errors import LimiterLeaked as LimiterLeaked
 from ._errors import ModelError as ModelError
+from ._errors import ModelsFailed as ModelsFailed
 from ._errors import NotSerialisable as NotSerialisable
 from ._errors import NotStarted as NotStarted
 from ._errors import RunCancelled as RunCancelled
@@ -60,6 +63,7 @@ from ._errors import ToolFailed as ToolFailed
 from ._errors import TurnscopeError as TurnscopeError
 from ._errors import UnknownTool as UnknownTool
 from ._errors import WorkerLost as WorkerLost
+from ._fallback import fallback as fallback
 from ._history import History as History
 from ._holds import Release as Release
 from ._kernel import Kernel as Kernel

@@ -22,6 +22,7 @@ from ._stored import encodable, is_object, wrapped
 from .events import (
     CallDelta,
     CallSealed,
+    FellBack,
     FinishReason,
     ModelEvent,
     ModelFinished,
@@ -95,9 +96,9 @@ class Assembler:
             self._thinking.append(event.text)
             if event.opaque is not None:
                 self._thought(event.opaque)
-        elif isinstance(cast("object", event), ModelFinished):
+        elif isinstance(event, ModelFinished):
             self._finished = event
-        else:
+        elif not isinstance(cast("object", event), FellBack):
             raise ModelError(f"the model streamed a {type(event).__name__}, no ModelEvent")
 
     def _grow(self, delta: CallDelta) -> None:

@@ -6,6 +6,7 @@
     ├── DeadlineExceeded          (also a TimeoutError) a call, a turn or a run ran out of time
     ├── BudgetExceeded            a run has spent its turns, calls, tokens or seconds
     ├── ModelError                the model, or the way to it, failed
+    │   └── ModelsFailed          so did each of those that it fell back on
     ├── ToolFailed                a tool with on_error="raise" failed in a run
     ├── RunCancelled              a run was cancelled by somebody else than who waits for it
     ├── LimiterLeaked             every slot of a limiter is held by a thread that does not end
@@ -82,6 +83,30 @@ class ModelError(TurnscopeError):
         self.transient: bool = transient
         """Whether it may pass by itself: by default told from the status. An adapter says True for
         a connection that failed, and what the server says of it."""
+
+
+class ModelsFailed(ModelError):
+    """Each model that a `fallback` asked has failed; ``status`` is of the last.
+
+    It is transient if one of them may recover by itself, and says when to ask again if all of those
+    do: after the shortest of their times.
+    """
+
+    def __init__(self, errors: Sequence[tuple[str, Exception]]) -> None:
+        self.errors: tuple[Exception, ...] = tuple(error for _, error in errors)
+        """What each raised, in the order in which they were asked."""
+        known = [error for error in self.errors if isinstance(error, ModelError)]
+        passing = [error.retry_after for error in known if error.transient]
+        last = self.errors[-1]
+        super().__init__(
+            "every model that was asked failed:\n"
+            + "\n".join(f"- {model}: {type(exc).__name__}: {exc}" for model, exc in errors),
+            status=last.status if isinstance(last, ModelError) else None,
+            retry_after=min((each for each in passing if each is not None), default=None)
+            if None not in passing
+            else None,
+            transient=bool(passing),
+        )
 
 
 class ToolFailed(TurnscopeError):

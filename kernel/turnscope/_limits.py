@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from ._adaptive import AdaptiveLimit, Window
 from ._errors import LimiterLeaked
 from ._statistics import LimiterStatistics
 
@@ -43,6 +44,11 @@ def _positive(owner: object, attribute: attrs.Attribute[Any], value: float) -> N
             f"Limits({attribute.name}={value!r}): a capacity is a whole number from 1 up, or "
             "math.inf"
         )
+
+
+def _requests(owner: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, AdaptiveLimit):
+        _positive(owner, attribute, value)
 
 
 def _groups(owner: object, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
@@ -74,8 +80,8 @@ class Limits:
     """Calls in threads; a leaked thread counts until it really ends. 40 is AnyIO's default too."""
     processes: float = attrs.field(factory=_cpus, validator=_positive)
     """Calls in worker processes; by default one for each CPU that this process may use."""
-    model_requests: float = attrs.field(default=math.inf, validator=_positive)
-    """Requests to models, by all runs."""
+    model_requests: float | AdaptiveLimit = attrs.field(default=math.inf, validator=_requests)
+    """Requests to models, by all runs; or an `AdaptiveLimit`, which finds out how many."""
     groups: Mapping[str, float] = attrs.field(factory=dict[str, float], validator=_groups)
     """Limits of your own, by name: ``{"db": 4}`` for tools with ``limit="db"``."""
     result_characters: float = attrs.field(default=100_000, validator=_positive)
@@ -87,11 +93,15 @@ class Limiter:
 
     own = False
     """Whether it is one run's alone, so that nobody but this run's calls ever frees it."""
-    __slots__ = ("_queue", "_returning", "_serving", "capacity", "leaked", "lent", "name")
+    __slots__ = ("_queue", "_returning", "_serving", "capacity", "leaked", "lent", "name", "window")
 
-    def __init__(self, name: str, capacity: float) -> None:
+    def __init__(self, name: str, capacity: float | AdaptiveLimit) -> None:
         self.name = name
-        self.capacity = capacity
+        self.window: Window | None = None
+        """What changes its capacity, if anything does: tell it, and then `follow`."""
+        if isinstance(capacity, AdaptiveLimit):
+            self.window, capacity = Window(capacity), capacity.start
+        self.capacity: float = capacity
         self.lent = 0
         self.leaked = 0
         # Ordered dicts, because a waiter may leave from the middle, ten thousand at a time.
@@ -118,6 +128,14 @@ class Limiter:
     def give(self) -> None:
         """Take a slot back, and lend it to the next in line."""
         self.lent -= 1
+        self._serve()
+
+    def follow(self, window: Window) -> None:
+        """Have the capacity that *window* has come to, and lend what is new of it."""
+        self.capacity = window.capacity
+        self._serve()
+
+    def _serve(self) -> None:
         if self._serving or not (self._queue or self._returning):
             return
         # A loop, because who is next may be turned away further on, and so give its slot back.

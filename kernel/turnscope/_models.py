@@ -27,7 +27,8 @@ def _offered() -> dict[str, Callable[[], Callable[[str], Model]]]:
     return {point.name: point.load for point in entry_points(group=GROUP)}
 
 
-def _checked(model: object) -> Model:
+def checked(model: object) -> Model:
+    """*model*, if it is one; raises TypeError if not."""
     # A class has stream() too, and is what somebody hands in who forgot to call it. And not by
     # isinstance(model, Model): to ask a runtime protocol takes 5 us, of the 160 of a short run.
     if not callable(getattr(model, "stream", None)) or isinstance(model, type):
@@ -36,6 +37,19 @@ def _checked(model: object) -> Model:
             "turnscope.abc.Model"
         )
     return cast("Model", model)
+
+
+def model_named(text: str) -> Model:
+    """A new model, of the API and the name that *text* says; raises ValueError if there is none."""
+    api, colon, name = text.partition(":")
+    make = _offered().get(api)
+    if not colon or not name or make is None:
+        known = ", ".join(f"{api}:NAME" for api in sorted(_offered())) or "none"
+        raise ValueError(
+            f"no model is named {text!r} (there are: {known}): hand in an object, or install the "
+            "package that offers it"
+        )
+    return checked(make()(name))
 
 
 class Models:
@@ -62,20 +76,12 @@ class Models:
             )
         if isinstance(model, str):
             return self._by_name(model)
-        return _checked(model)
+        return checked(model)
 
     def _by_name(self, text: str) -> Model:
         model = self._named.get(text)
         if model is None:
-            api, colon, name = text.partition(":")
-            make = _offered().get(api)
-            if not colon or not name or make is None:
-                known = ", ".join(f"{api}:NAME" for api in sorted(_offered())) or "none"
-                raise ValueError(
-                    f"no model is named {text!r} (there are: {known}): hand in an object, or "
-                    "install the package that offers it"
-                )
-            model = self._named[text] = _checked(make()(name))
+            model = self._named[text] = model_named(text)
         return model
 
     def guest(self, model: Model, hosts: TaskGroup, closing: Event) -> Guest:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _outcome, _raised
+from ._adaptive import pushes_back
 from ._agent import RunContext
 from ._assemble import Assembler, Response
 from ._attempt import Attempt
@@ -27,7 +28,9 @@ from ._tools import Tool
 from .abc import ModelRequest
 from .events import (
     CallSealed,
+    FellBack,
     ModelEvent,
+    ModelFellBack,
     ModelRetried,
     ModelStarted,
     ReasoningDelta,
@@ -66,6 +69,10 @@ async def _said(
     raise ModelError(f"the agent's instructions gave {type(said).__name__}, not text")
 
 
+def _nobody(failure: BaseException | None) -> None:
+    """Told how an attempt ended where no limit adapts."""
+
+
 class Request(Attempt):
     """The request of one turn; what it came to is in ``response``, if it came to an end."""
 
@@ -89,7 +96,7 @@ class Request(Attempt):
         conductor = self._conductor
         if self._asking is None:
             self._asking = await self._asked()
-        assembler, early = Assembler(), conductor.early
+        assembler, early, heard = Assembler(), conductor.early, self._hearing()
         if early is not None:
             await early.joined()
             early.begin()
@@ -102,11 +109,29 @@ class Request(Attempt):
                     if early is not None and isinstance(event, CallSealed):
                         early.sealed(assembler, conductor.history.knows)
             response = assembler.finish(conductor.history.knows)
-        except BaseException:
+        except BaseException as exc:
             self._failed(assembler)
+            heard(exc)
             raise
+        heard(None)
         self.response = response
         return ""  # as a result: the response goes another way
+
+    def _hearing(self) -> Callable[[BaseException | None], None]:
+        """Begin an attempt; gives what is to be told how it ended, for a limit that adapts."""
+        limiter = next((each for each in self.route.limiters if each.window is not None), None)
+        if limiter is None or limiter.window is None:
+            return _nobody
+        window, epoch = limiter.window, limiter.window.epoch
+
+        def heard(failure: BaseException | None) -> None:
+            if failure is None:
+                window.answered(epoch, in_full=limiter.lent >= limiter.capacity)
+            elif pushes_back(failure):
+                window.refused(epoch)
+            limiter.follow(window)
+
+        return heard
 
     def _failed(self, assembler: Assembler) -> None:
         """Told that a stream has failed, or was interrupted: what it has brought is void."""
@@ -137,6 +162,9 @@ class Request(Attempt):
             self.facts.tell(TextStreamed(text=event.text, **self.facts.event()))
         elif isinstance(event, ReasoningDelta) and event.text:
             self.facts.tell(ReasoningStreamed(text=event.text, **self.facts.event()))
+        elif isinstance(event, FellBack):
+            facts, model, error = self.facts, event.model, event.error
+            facts.tell(ModelFellBack(model=model, error=error, **facts.event()))
 
     def covered(self, retry: Retry, failure: Exception) -> bool:
         if self._asking is None:  # the instructions failed, and nothing was sent

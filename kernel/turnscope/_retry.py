@@ -35,23 +35,28 @@ def _attempts(_retry: Retry, _attribute: object, value: object) -> None:
         )
 
 
-def _on(_retry: Retry, _attribute: object, on: Any) -> None:
+def _on(retry: Retry, _attribute: object, on: Any) -> None:
+    check_on(on, type(retry).__name__)
+
+
+def check_on(on: Any, owner: str) -> None:
+    """Refuse what names no failures; raises TypeError that calls it *owner*'s."""
     if on is None:
         return
     if isinstance(on, (type, tuple)):
         types = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
         if not (types and all(isinstance(t, type) and issubclass(t, Exception) for t in types)):
             raise TypeError(
-                f"Retry(on={on!r}): types of Exception; what is beyond those, as a cancellation or "
-                "Ctrl-C, is never tried again"
+                f"{owner}(on={on!r}): types of Exception; what is beyond those, as a cancellation "
+                "or Ctrl-C, is never tried again"
             )
     elif not callable(on):
         raise TypeError(
-            f"Retry(on={on!r}): a type of exception, a tuple of types, or a function of the "
+            f"{owner}(on={on!r}): a type of exception, a tuple of types, or a function of the "
             "exception that gives True or False"
         )
     elif inspect.iscoroutinefunction(on) or inspect.iscoroutinefunction(type(on).__call__):
-        raise TypeError("Retry(on=...) says True or False at once; make it a def, not an async def")
+        raise TypeError(f"{owner}(on=...) says True or False at once; make it a def, not async def")
 
 
 def _span(_retry: Retry, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -127,16 +132,20 @@ def covers(retry: Retry, failure: Exception, *, of_model: bool) -> bool:
 
     Raises what ``on`` raises, and TypeError if that gives something to be awaited.
     """
-    on = retry.on
-    if on is None:
+    if retry.on is None:
         return _passes(failure, of_model=of_model)
+    return named_by(retry.on, failure)
+
+
+def named_by(on: On, failure: Exception) -> bool:
+    """Whether *failure* is one of those that *on* names; raises as `covers`."""
     if isinstance(on, (type, tuple)):
         return _all_of(failure, cast("type[Exception] | tuple[type[Exception], ...]", on))
     said: object = on(failure)
     if inspect.isawaitable(said):
         if inspect.iscoroutine(said):
             said.close()
-        raise TypeError("Retry(on=...) gave something to be awaited, not True or False")
+        raise TypeError("on= gave something to be awaited, not True or False")
     return bool(said)
 
 

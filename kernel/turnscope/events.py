@@ -7,8 +7,8 @@ clock). The events of one call come in order: ready < started < progress* < sett
 those of one turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFinished`. Calls that
 start early come, and may settle, among the text: if the response then fails or is refused, they are
 `CallDiscarded`. What fails and is tried again is no other call and no other turn: between
-`ModelStarted` and `ModelAnswered` each `ModelRetried`, and among the progress of a call each
-`CallRetried` and `CallHedged`. Both unions may grow: keep a ``case _``.
+`ModelStarted` and `ModelAnswered` each `ModelRetried` and `ModelFellBack`, and among the progress
+of a call each `CallRetried` and `CallHedged`. Both unions may grow: keep a ``case _``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ __all__ = [
     "CallSealed",
     "CallSettled",
     "CallStarted",
+    "FellBack",
     "FinishReason",
     "ModelAnswered",
     "ModelEvent",
+    "ModelFellBack",
     "ModelFinished",
     "ModelRetried",
     "ModelStarted",
@@ -51,9 +53,6 @@ __all__ = [
 FinishReason: TypeAlias = Literal["stop", "calls", "length", "refusal", "filtered"]
 """Why a response ended: it was complete; it asks for calls; it was cut at the limit of tokens; the
 model would not; the provider would not."""
-
-
-# What a model streams.
 
 
 @attrs.frozen
@@ -105,10 +104,17 @@ class ModelFinished:
     usage: Usage = attrs.field(factory=Usage)
 
 
-ModelEvent: TypeAlias = TextDelta | ReasoningDelta | CallDelta | CallSealed | ModelFinished
+@attrs.frozen
+class FellBack:
+    """A model failed before anything came of it; the request goes on to another, *model*."""
+
+    model: str
+    error: Exception
 
 
-# What runs and turns report.
+ModelEvent: TypeAlias = (
+    TextDelta | ReasoningDelta | CallDelta | CallSealed | ModelFinished | FellBack
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -164,6 +170,14 @@ class ModelRetried(TurnEvent):
     """What it raised."""
     delay: float
     """Seconds until it is sent again, or queues for ``Limits(model_requests=...)``."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelFellBack(TurnEvent):
+    """The model failed with *error* before anything came of it; *model* is asked in its place."""
+
+    model: str
+    error: Exception
 
 
 @attrs.frozen(kw_only=True)
@@ -269,6 +283,7 @@ RunEvent: TypeAlias = (
     | TextStreamed
     | ReasoningStreamed
     | ModelRetried
+    | ModelFellBack
     | ModelAnswered
     | CallReady
     | CallStarted

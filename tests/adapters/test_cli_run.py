@@ -418,6 +418,7 @@ def test_options_that_cannot_work_get_one_clear_line_and_exit_code_2(
     ("model", "extra"),
     [
         ("openai:gpt-5", "openai"),
+        ("openai-responses:gpt-5", "openai"),
         ("http://127.0.0.1:1/v1#m", "openai"),
         ("anthropic:claude", "anthropic"),
     ],

@@ -21,6 +21,7 @@ from tests.adapters.openai.server import (
     chunk,
     piece,
 )
+from tests.adapters.responses.wire import HELLO as RESPONSES_HELLO
 from tests.support import Loop
 from turnscope import History
 
@@ -91,6 +92,14 @@ def test_a_name_asks_the_server_of_the_environment(server: ChatServer) -> None:
     )
     assert (done.returncode, done.stdout) == (0, "Hello\n")
     assert site.received[0].body["model"] == "m"
+
+
+def test_a_name_may_say_which_protocol_the_server_is_asked_in(server: ChatServer) -> None:
+    site = server.streaming(RESPONSES_HELLO)
+    env = {**NO_PROXY, "OPENAI_BASE_URL": site.base_url}
+    done = run("run", "Hi", "--model", "openai-responses:m", env=env)
+    assert (done.returncode, done.stdout) == (0, "Hello\n")
+    assert site.received[0].body["input"] == [{"role": "user", "content": "Hi"}]
 
 
 def test_a_refusal_is_told_with_its_status_and_words_and_without_the_key(

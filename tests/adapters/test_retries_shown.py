@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from tests.kernel.agents import an_agent, asks, virtual_backend
-from turnscope import Kernel, ModelError, Retry, tool
+from turnscope import Agent, Kernel, ModelError, Retry, fallback, tool
 from turnscope.events import RunEvent, TextDelta
-from turnscope.testing import Stream
+from turnscope.testing import ScriptedModel, Stream
 from turnscope_adapters._json_lines import JsonLines
 from turnscope_adapters._prose import CUT_OFF, LiveProse, PlainProse
 from turnscope_adapters._record import Record
@@ -100,6 +100,25 @@ async def test_a_browser_is_told_and_of_errors_only_their_names() -> None:
     assert "sk-hush" not in json.dumps(told)
     shown = [made for event in events if (made := form(event, {"errors"}))]
     assert "sk-hush" in json.dumps(shown)
+
+
+async def test_readers_are_told_which_model_is_asked_instead() -> None:
+    busy, answers = ScriptedModel([BUSY]), ScriptedModel(["Hello"])
+    lines = JsonLines(file := io.StringIO(), lambda: None)
+    agent: Agent[Any, str] = Agent(model=fallback(busy, answers))
+    async with Kernel() as kernel, kernel.start(agent, "go") as run:
+        events = [event async for event in run]
+    for event in events:
+        lines.observe(event)
+    told = [json.loads(line) for line in file.getvalue().splitlines()]
+    line = next(each for each in told if each["type"] == "ModelFellBack")
+    assert (line["model"], line["error"]["status"]) == ("ScriptedModel", 503)
+    for show in ((), {"errors"}):
+        name, data = next(
+            made for event in events if (made := form(event, show)) and "fell" in made[0]
+        )
+        assert (name, data["error"]) == ("model_fell_back", "ModelError")
+        assert ("sk-hush" in json.dumps(data)) == bool(show)
 
 
 async def test_the_timeline_says_which_attempt_failed() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from . import (  # noqa: F401 because importing them registers their bugs
+    bugs_of_adaptive_limits,
     bugs_of_early_start,
     bugs_of_hedging,
     bugs_of_order,

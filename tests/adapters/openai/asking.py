@@ -14,7 +14,7 @@ import httpx2
 
 from tests.support import Loop
 from turnscope import History, UserMessage
-from turnscope.abc import ModelRequest
+from turnscope.abc import Model, ModelRequest
 from turnscope.events import CallDelta, CallSealed, ModelEvent, ModelFinished, TextDelta
 from turnscope_adapters.openai import OpenAIChat
 
@@ -23,7 +23,7 @@ RECORDED = sorted(STREAMS.glob("*.chat.sse"))
 REQUEST = ModelRequest(history=History([UserMessage("Weather?")]))
 
 
-async def ask(model: OpenAIChat, request: ModelRequest = REQUEST) -> list[ModelEvent]:
+async def ask(model: Model, request: ModelRequest = REQUEST) -> list[ModelEvent]:
     """All events of one response."""
     async with model.stream(request) as events:
         return [event async for event in events]

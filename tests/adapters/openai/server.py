@@ -1,4 +1,4 @@
-"""Real servers on loopback that stream what a test gives them, well or badly: Chat Completions here.
+"""Real servers on loopback that speak what models are asked in, well or badly.
 
 They run in threads of their own, so that what they have open is not mistaken for what the adapter
 left: `ChatServer` is Starlette under hypercorn; `RawServer` sends any bytes at all, also such as no

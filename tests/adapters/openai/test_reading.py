@@ -385,6 +385,7 @@ def test_the_usage_is_read_from_where_it_is(text: str, usage: Usage, any_loop: L
         ": OPENROUTER PROCESSING\n\n",
         "event: ping\n\n",
         chunk(choices=[{"index": 1, "delta": {"content": "another choice"}}]),
+        chunk(choices=[{"index": 0, "delta": {}, "message": {"content": "all so far"}}]),
     ],
 )
 def test_what_says_nothing_is_passed_over(before: str, any_loop: Loop) -> None:
