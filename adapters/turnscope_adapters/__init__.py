@@ -1,5 +1,5 @@
-"""What joins the kernel to the outside: the terminal (the ``turnscope`` command), models, and
-the web.
+"""What joins the kernel to the outside: the terminal (the ``turnscope`` command), models,
+other frameworks' tools, and the web.
 
 An adapter imports public names of `turnscope`, `turnscope.abc` and `turnscope.events`, as a third
 party's would, and other files of this package that stand below it; nothing of the backends, which
@@ -19,6 +19,8 @@ the kernel finds by name. From the top::
     _http_model                      what they have in common
     _http  _bodies  _chunks  _sse    connections; what all requests, and all answers, are made of
     _address  _server_words          where, and with which key; what a server says when it refuses
+
+    langchain  _langchain_parts      tools from and for LangChain; what their results are made of
 
     asgi                             runs behind HTTP: a block for handlers, a streaming response
     _disconnect  _sse_form           who listens for the client; what it is told

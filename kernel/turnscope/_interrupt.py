@@ -81,19 +81,64 @@ def _delivered(body: object, call: Interruptible, cancellation: BaseException) -
 _GROUPS: Final = ("TaskGroup.__aexit__", "Nursery._nested_child_finished")
 
 
+@attrs.frozen(eq=False)
+class AsyncioTraps:
+    """What asyncio's coroutines yield to their task: a future to wait for, or None."""
+
+    cancelled: type[BaseException]
+    future: type[Any]
+    """That which nobody else cancels. Other types are tasks, and what waits for several of them."""
+    running: Callable[[], object]
+    """Finds the running task."""
+
+    def own(self, trap: Any) -> Any:
+        """*trap*, or if it is another task a future in its place, which ends with it."""
+        # Also what asyncio will refuse: no future at all, a yield without an await, itself.
+        if not getattr(trap, "_asyncio_future_blocking", False) or trap is self.running():
+            return trap
+        trap._asyncio_future_blocking = False
+        return _ending_with(trap)
+
+    def hand_down(self, exc: BaseException, task: Any) -> bool:
+        """Give *exc* to *task*, if it is a cancellation; whether *task* is to be awaited anew."""
+        if not isinstance(exc, self.cancelled) or not task.cancel(*exc.args[:1]):
+            return False
+        task._asyncio_future_blocking = True
+        return True
+
+
+def _ending_with(task: Any) -> Any:
+    future: Any = task.get_loop().create_future()
+
+    def end(_: object) -> None:
+        if not future.done():
+            future.set_result(None)
+
+    task.add_done_callback(end)
+    future._asyncio_future_blocking = True
+    return future
+
+
 @coroutine
 def drive_on_asyncio(
-    body: Coroutine[Any, Any, T], call: Interruptible, cancelled: type[BaseException]
+    body: Coroutine[Any, Any, T], call: Interruptible, traps: AsyncioTraps
 ) -> Generator[Any, Any, T]:
     """Await *body*, telling *call* of each cancellation before *body* sees it.
 
     Raises what *body* raises; returns what it returns.
+
+    A task that awaits another, or several by ``gather``, hands its cancellations down, and sees one
+    only when the other has ended. AnyIO would hand one down in each round of the event loop, until
+    then: no cleanup there could await anything. So the driver waits in the body's place, has *call*
+    shield it at the first, and hands that one down.
     """
+    cancelled, plain = traps.cancelled, traps.future
     try:
-        trap = body.send(None)
+        trap: Any = body.send(None)
         while True:
+            waited = trap if trap is None or type(trap) is plain else traps.own(trap)
             try:
-                sent = yield trap
+                sent = yield waited
             except GeneratorExit:
                 call.drop()
                 body.close()
@@ -101,7 +146,8 @@ def drive_on_asyncio(
             except BaseException as exc:
                 delivered = _delivered(body, call, exc) if isinstance(exc, cancelled) else exc
                 try:
-                    trap = body.throw(delivered)
+                    if waited is trap or delivered is not exc or not traps.hand_down(exc, trap):
+                        trap = body.throw(delivered)
                 finally:
                     del delivered  # an exception in a frame of its own traceback is a cycle
                 if call.watch:

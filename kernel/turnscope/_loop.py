@@ -20,7 +20,7 @@ from anyio import CancelScope, Event
 from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken, current_token
 
-from ._interrupt import Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
+from ._interrupt import AsyncioTraps, Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,6 +38,8 @@ class Loop:
     cancelled: type[BaseException]
     traps: TrioTraps | None
     """How trio resumes a coroutine; None on asyncio."""
+    waits: AsyncioTraps | None
+    """What a coroutine waits for on asyncio; None on trio."""
     thread: int
     now: Callable[[], float]
     """The loop's clock, in seconds."""
@@ -52,12 +54,12 @@ class Loop:
         """Look at the loop of the current task."""
         cancelled = anyio.get_cancelled_exc_class()
         if cancelled.__module__.partition(".")[0] == "asyncio":
-            traps, (now, clock) = None, _clocks()
+            traps, waits, (now, clock) = None, _waits(cancelled), _clocks()
         else:
-            traps = TrioTraps.look(cancelled)
+            traps, waits = TrioTraps.look(cancelled), None
             now = clock = traps.clock()
-        token = current_token()
-        return cls(token, cancelled, traps, threading.get_ident(), now, clock, token.backend_class)
+        token, thread = current_token(), threading.get_ident()
+        return cls(token, cancelled, traps, waits, thread, now, clock, token.backend_class)
 
     @property
     def is_asyncio(self) -> bool:
@@ -74,8 +76,9 @@ class Loop:
 
     def drive(self, body: Coroutine[Any, Any, T], call: Interruptible) -> Awaitable[T]:
         """What awaits *body* with one interrupt for it, told by *call*."""
-        if self.traps is None:
-            return drive_on_asyncio(body, call, self.cancelled)
+        if self.waits is not None:
+            return drive_on_asyncio(body, call, self.waits)
+        assert self.traps is not None  # because there are two event loops
         return drive_on_trio(body, call, self.traps)
 
     def cancellation(self) -> BaseException:
@@ -91,6 +94,12 @@ class Loop:
         import asyncio
 
         return asyncio.current_task()
+
+
+def _waits(cancelled: type[BaseException]) -> AsyncioTraps:
+    import asyncio
+
+    return AsyncioTraps(cancelled, asyncio.Future, asyncio.current_task)
 
 
 def _clocks() -> tuple[Callable[[], float], Callable[[], float]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import anyio
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import ToolMessage
+from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import (
     BaseTool,
@@ -201,13 +201,16 @@ def test_what_is_no_tool_of_langchains_is_refused() -> None:
 
 
 def test_what_steers_a_graph_is_refused_when_it_comes(any_loop: Loop) -> None:
+    class Command(ToolOutputMixin):
+        """As LangGraph's."""
+
     def steer() -> Any:
-        return [ToolMessage("a", tool_call_id="a"), ToolMessage("b", tool_call_id="b")]
+        return Command()
 
     theirs = StructuredTool.from_function(steer, description="Steer.")
     (result,) = ran(any_loop, [from_langchain(theirs)], ("steer", {}))
     assert result.status == "failed"
-    assert "returned a list, which steers a graph" in str(result.content)
+    assert "returned a Command, which steers a graph" in str(result.content)
 
 
 def test_a_cancelled_tool_of_langchains_ends_with_its_cleanup() -> None:
