@@ -28,11 +28,11 @@ try:
     )
     from langchain_core.tools import Tool as SingleInput
     from langchain_core.utils.function_calling import convert_to_openai_tool
-except ModuleNotFoundError as exc:  # pragma: no cover  # because the tests install every extra
+except ModuleNotFoundError as _missing:  # pragma: no cover  # because the tests install every extra
     raise ModuleNotFoundError(
         "turnscope_adapters.langchain needs langchain-core: pip install 'turnscope[langchain]'",
-        name=exc.name,
-    ) from exc
+        name=_missing.name,
+    ) from _missing
 
 __all__ = ["from_langchain", "to_langchain"]
 
