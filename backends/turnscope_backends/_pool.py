@@ -24,6 +24,8 @@ START: Final = 60.0
 KEPT: Final = 300.0
 """Seconds after which an idle worker may end."""
 
+_CLOSED: Final = "the ProcessBackend was closed"
+
 GUARD: Final = 'put what the main script does under `if __name__ == "__main__":`'
 
 
@@ -127,7 +129,7 @@ class Pool:
             raise waiter.error
 
     async def _start(self, scope: anyio.CancelScope) -> None:
-        problem: BaseException | None = RuntimeError("the ProcessBackend was closed")
+        problem: BaseException | None = RuntimeError(_CLOSED)
         try:
             with scope:
                 problem = await self._started()
@@ -153,8 +155,9 @@ class Pool:
         child = await Child.start()
         first: tuple[Any, ...] = _parcels.first()
         outcome = _parcels.Outcome(*await child.ask(first))
-        if outcome.ok and child.usable:
+        # The answer may have come in the very step in which the pool was left.
+        if outcome.ok and child.usable and self._open:
             self._put(child)
             return None
         await child.kill()
-        return _parcels.exception(outcome)
+        return _parcels.exception(outcome) if self._open else RuntimeError(_CLOSED)

@@ -24,7 +24,7 @@ from tests.backends import process_tools as tools
 from tests.support import Loop
 from turnscope import CallContext, WorkerLost
 from turnscope.testing import nothing_left
-from turnscope_backends import _parcels, _pool, _worker
+from turnscope_backends import _child, _parcels, _pool, _worker
 from turnscope_backends._process import ProcessBackend
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
@@ -490,6 +490,23 @@ def test_a_call_cancelled_in_a_cold_start_leaves_no_process(run: Run, seconds: f
             assert await call(tools.add, a=1, b=2) == 3
             assert len(children()) == 1, "the start that was under way served the next call"
 
+    run(main)
+
+
+def test_a_worker_that_is_ready_just_as_the_backend_closes_is_ended(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = _child.Child.ask
+
+    async def heeds_no_cancellation(child: _child.Child, request: tuple[Any, ...]) -> Any:
+        with anyio.CancelScope(shield=True):
+            return await ask(child, request)
+
+    async def main() -> None:
+        async with opened(warm=1):
+            await anyio.sleep(0)
+
+    monkeypatch.setattr(_child.Child, "ask", heeds_no_cancellation)
     run(main)
 
 
