@@ -26,7 +26,7 @@ from turnscope.events import (
 )
 
 from ._anthropic_thinking import kept
-from ._chunks import Malformed, object_in, parsed, text_in
+from ._chunks import Malformed, object_in, parsed, text_in, unfinished, unreadable
 from ._server_words import Secret, shown, status_of, words_of
 from ._sse import ServerEvent
 
@@ -116,17 +116,13 @@ class MessageReader:
                 )
             self._take(kind, chunk, made)
         except Malformed as exc:
-            raise ModelError(
-                f"the server sent a chunk that cannot be read: {exc}: {shown(text, self._secret)}"
-            ) from None
+            raise unreadable(exc, text, self._secret) from None
         return made
 
     def finish(self) -> list[ModelEvent]:
         """What the end of the stream adds to the response."""
         if not self.complete:
-            raise ModelError(
-                "the server's stream ended before the response was complete", transient=True
-            )
+            raise unfinished()
         made: list[ModelEvent] = []
         reason = self._reason or "stop"
         self._end_all(made, cut=reason != "stop")

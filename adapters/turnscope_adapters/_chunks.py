@@ -1,7 +1,7 @@
 """The JSON that servers send in pieces: parsed within bounds, read with types checked. Pure.
 
-Above: the readers of streams. Below: nothing. What is not as it should be is `Malformed`, of which
-a reader makes an error with the beginning of the chunk in it.
+Above: the readers of streams. Below: `_server_words`. What is not as it should be is `Malformed`,
+and makes a response `unreadable`, which is an error with the beginning of the chunk in it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
+
+from turnscope import ModelError
+
+from ._server_words import Secret, shown
 
 _DEEPEST: Final = 100
 """Levels of objects and lists in a chunk; those of the protocols are below 20."""
@@ -86,3 +90,13 @@ def count(given: Mapping[str, Any], field: str, within: str | None = None) -> in
     place = given if within is None else given.get(within)
     value = cast("Mapping[str, object]", place).get(field) if isinstance(place, dict) else 0
     return value if isinstance(value, int) else 0
+
+
+def unreadable(why: Malformed, text: str, secret: Secret) -> ModelError:
+    """The error of a response with a chunk, *text*, that is not what the protocol says."""
+    return ModelError(f"the server sent a chunk that cannot be read: {why}: {shown(text, secret)}")
+
+
+def unfinished() -> ModelError:
+    """The error of a response that ended before it was complete; it may pass by itself."""
+    return ModelError("the server's stream ended before the response was complete", transient=True)

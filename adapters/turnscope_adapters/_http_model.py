@@ -8,6 +8,7 @@ logs nothing, and asks once: trying again is for those who know what it may cost
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
@@ -49,7 +50,7 @@ class Reader(Protocol):
         ...
 
 
-class HTTPModel:
+class HTTPModel(ABC):
     """A model behind an API that answers a POST with server-sent events.
 
     Raises ValueError for an empty *name*, for a *base_url* that is no URL or has a password in it,
@@ -190,10 +191,10 @@ class HTTPModel:
         """The headers of a request, beside those that all have."""
         return {}
 
+    @abstractmethod
     def _body(self, request: ModelRequest, address: Address) -> bytes:
         """The JSON that asks the server at *address* what *request* does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _reader(self, secret: Secret, address: Address) -> Reader:
         """What reads one response of the server at *address*."""
-        raise NotImplementedError

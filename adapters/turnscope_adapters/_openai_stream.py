@@ -25,7 +25,16 @@ from turnscope.events import (
     TextDelta,
 )
 
-from ._chunks import Malformed, count, object_in, objects_in, parsed, text_in
+from ._chunks import (
+    Malformed,
+    count,
+    object_in,
+    objects_in,
+    parsed,
+    text_in,
+    unfinished,
+    unreadable,
+)
 from ._server_words import Secret, shown, status_of, words_of
 from ._sse import ServerEvent
 
@@ -119,17 +128,13 @@ class ChatReader:
                 if not choice.get("index"):
                     self._choice(choice, made)
         except Malformed as exc:
-            raise ModelError(
-                f"the server sent a chunk that cannot be read: {exc}: {shown(text, self._secret)}"
-            ) from None
+            raise unreadable(exc, text, self._secret) from None
         return made
 
     def finish(self) -> list[ModelEvent]:
         """What the end of the stream adds to the response."""
         if self._reason is None:
-            raise ModelError(
-                "the server's stream ended before the response was complete", transient=True
-            )
+            raise unfinished()
         made: list[ModelEvent] = []
         self._seal(made)
         reason: FinishReason = "refusal" if self._refused else self._reason

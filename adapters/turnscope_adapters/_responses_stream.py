@@ -22,7 +22,16 @@ from turnscope.events import (
     TextDelta,
 )
 
-from ._chunks import Malformed, count, object_in, objects_in, parsed, text_in
+from ._chunks import (
+    Malformed,
+    count,
+    object_in,
+    objects_in,
+    parsed,
+    text_in,
+    unfinished,
+    unreadable,
+)
 from ._responses_growing import (
     GrowingItem,
     GrowingItems,
@@ -31,7 +40,7 @@ from ._responses_growing import (
     thoughts_in,
 )
 from ._responses_items import Kept
-from ._server_words import Secret, shown, status_of, words_of
+from ._server_words import Secret, status_of, words_of
 from ._sse import ServerEvent
 
 # What the server's words for a failure would be as an HTTP status, where that says more.
@@ -106,17 +115,13 @@ class ResponsesReader:
             else:
                 self._event(kind, body, made)
         except Malformed as exc:
-            raise ModelError(
-                f"the server sent a chunk that cannot be read: {exc}: {shown(text, self._secret)}"
-            ) from None
+            raise unreadable(exc, text, self._secret) from None
         return made
 
     def finish(self) -> list[ModelEvent]:
         """What the end of the stream adds to the response."""
         if self._reason is None:
-            raise ModelError(
-                "the server's stream ended before the response was complete", transient=True
-            )
+            raise unfinished()
         reason: FinishReason = "refusal" if self._refused else self._reason
         if reason == "stop" and self._calls:
             reason = "calls"

@@ -197,7 +197,7 @@ def test_what_wants_the_state_of_a_graph_is_refused_by_name() -> None:
 
 def test_what_is_no_tool_of_langchains_is_refused() -> None:
     with pytest.raises(TypeError, match="takes a LangChain tool, not function"):
-        from_langchain(lambda: None)  # type: ignore[arg-type]
+        from_langchain(lambda: None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_what_steers_a_graph_is_refused_when_it_comes(any_loop: Loop) -> None:
@@ -271,7 +271,8 @@ def test_langchain_sees_our_schema_and_gets_our_answer() -> None:
     async def use(tools: list[StructuredTool]) -> Any:
         (ours,) = tools
         assert (ours.name, ours.description) == ("follow", "Say what comes after *n*.")
-        assert ours.tool_call_schema["properties"] == {"n": {"type": "integer"}}  # type: ignore[index]
+        schema: Any = ours.tool_call_schema
+        assert schema["properties"] == {"n": {"type": "integer"}}
         return await ours.ainvoke({"n": 4}), await ours.ainvoke(asked(4))
 
     plain, message = invoked([follow], use, deps=10)
