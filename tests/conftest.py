@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 import trio._core._run
 
+from tests.stalls import Watch
 from tests.support import LOOPS, UVLOOP, VIRTUAL, Loop
 
 # Trio starts the tasks of one tick in random order. Registered, that order is a part of the
@@ -72,6 +73,10 @@ def any_loop(request: pytest.FixtureRequest) -> Loop:
 def virtual_loop(request: pytest.FixtureRequest) -> Loop:
     """Arguments for `anyio.run`: each event loop that has virtual time, with a fresh clock."""
     return Loop(request.param, virtual=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Watch(), "stalls")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

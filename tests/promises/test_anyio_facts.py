@@ -71,9 +71,11 @@ async def test_an_ordinary_finally_may_await_under_a_cancelled_scope() -> None:
     """In AnyIO's cancelled scope every await raises again, so such a cleanup dies at its first."""
     async with a_kernel() as kernel:
         bodies = Bodies()
-        with anyio.move_on_after(UNIT):
+        with CancelScope() as scope:
             async with kernel.turn(bodies.tools()) as turn:
                 submit(turn, bodies.tidy)
+                await bodies.begun.wait()
+                scope.cancel()
         assert bodies.cleaned
         assert statuses(turn) == ["cancelled"]
 
@@ -274,9 +276,11 @@ async def test_a_turn_may_stand_open_across_a_yield() -> None:
 
 async def test_the_interrupt_cuts_no_shield_and_orphans_no_thread_of_an_async_body() -> None:
     """A native cancel as the interrupt would cut a body's own shield, and leave its thread."""
+    begun: list[str] = []
     notes: list[str] = []
 
     def works() -> None:
+        begun.append("thread")
         time.sleep(3 * UNIT)
         notes.append("thread")
 
@@ -286,14 +290,18 @@ async def test_the_interrupt_cuts_no_shield_and_orphans_no_thread_of_an_async_bo
 
     async def shields() -> None:
         with CancelScope(shield=True):
+            begun.append("shield")
             await anyio.sleep(2 * UNIT)
             notes.append("shielded")
 
     async with a_kernel() as kernel:
-        with anyio.move_on_after(UNIT):
+        with CancelScope() as scope:
             async with kernel.turn([threads, shields]) as turn:
                 submit(turn, threads, shields)
-        assert notes == ["shielded", "thread", "body"]
+                while len(begun) < 2:
+                    await anyio.sleep(0.001)
+                scope.cancel()
+        assert sorted(notes) == ["body", "shielded", "thread"]
     assert statuses(turn) == ["ok", "ok"]  # they came to their ends before any interrupt
 
 
