@@ -61,7 +61,12 @@ class Askable(View):
         """Told that *cancellation* is about to reach the body."""
         turn, inner = self.turn, self.inner
         assert turn is not None and inner is not None  # because the body runs
-        if inner.cancel_called:  # enforced
+        if turn.asked and not self.told and turn.sent(cancellation):
+            # On asyncio its own words say whose it is: the rest of the look is a sixth of the time
+            # in which 64 calls are cancelled.
+            inner.shield = True
+            self._tell(turn)
+        elif inner.cancel_called:  # enforced
             self._enforced += 1
             if self._enforced == PATIENCE + 1:
                 self.stubborn = True
@@ -81,10 +86,7 @@ class Askable(View):
             self._tell(turn)
             return
         inner.shield = True
-        ours = self.facts.loop.is_asyncio and (
-            turn.sent(cancellation) or sent_by(cancellation, self.own)
-        )
-        # In this order, because the words cost a quarter of the look.
+        ours = self.facts.loop.is_asyncio and sent_by(cancellation, self.own)
         if ours or current_effective_deadline() != -math.inf:
             self._tell(turn)
         else:

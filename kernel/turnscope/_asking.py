@@ -115,7 +115,7 @@ class Asking(ABC):
             attempt.ask(end)
 
     def _settle_waiting(self) -> None:
-        waiting = [attempt for attempt in self._unsettled if attempt.waits]
+        waiting = [each for each in self._unsettled if each.started_at is None and each.waits]
         # Who holds what they wait for is known as long as nobody has settled.
         reasons = [self.not_started(attempt) for attempt in waiting]
         for attempt in waiting:

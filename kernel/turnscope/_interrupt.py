@@ -68,10 +68,9 @@ class Interruptible(Protocol):
         ...
 
 
-def _delivered(body: object, call: Interruptible, cancellation: BaseException) -> BaseException:
-    """Tell *call* of *cancellation*; returns what shall reach *body*."""
-    call.deliver(cancellation)
-    if not call.stubborn or any(code.co_qualname.endswith(_GROUPS) for code in _waits_in(body)):
+def _in_its_place(body: object, call: Interruptible, cancellation: BaseException) -> BaseException:
+    """What shall reach *body*, which is stubborn, in the place of *cancellation*."""
+    if any(code.co_qualname.endswith(_GROUPS) for code in _waits_in(body)):
         return cancellation
     call.stubborn = False
     return Expelled("cancellation was swallowed without end")
@@ -144,7 +143,11 @@ def drive_on_asyncio(
                 body.close()
                 raise
             except BaseException as exc:
-                delivered = _delivered(body, call, exc) if isinstance(exc, cancelled) else exc
+                delivered = exc
+                if isinstance(exc, cancelled):
+                    call.deliver(exc)
+                    if call.stubborn:
+                        delivered = _in_its_place(body, call, exc)
                 try:
                     if waited is trap or delivered is not exc or not traps.hand_down(exc, trap):
                         trap = body.throw(delivered)
@@ -244,7 +247,9 @@ def drive_on_trio(
             delivered: BaseException | None = None
             if type(sent) is carrier:
                 if isinstance(sent.error, cancelled):
-                    delivered = _delivered(body, call, sent.error)
+                    call.deliver(sent.error)
+                    if call.stubborn:
+                        delivered = _in_its_place(body, call, sent.error)
                     if delivered is sent.error:
                         delivered = None  # it comes as trio sends it
             elif call.due():

@@ -128,7 +128,8 @@ class Limiter:
     def give(self) -> None:
         """Take a slot back, and lend it to the next in line."""
         self.lent -= 1
-        self._serve()
+        if self._queue or self._returning:
+            self._serve()
 
     def follow(self, window: Window) -> None:
         """Have the capacity that *window* has come to, and lend what is new of it."""
@@ -136,7 +137,7 @@ class Limiter:
         self._serve()
 
     def _serve(self) -> None:
-        if self._serving or not (self._queue or self._returning):
+        if self._serving:
             return
         # A loop, because who is next may be turned away further on, and so give its slot back.
         self._serving = True

@@ -262,7 +262,8 @@ class Supervisor(Asking):
         self._unsettled.pop(attempt, None)
         if fatal is not None:
             self.stop(fatal)
-        self._check_drained()
+        if not self._unsettled:
+            self._check_drained()
 
     def adopt(self, nested: list[Nested]) -> None:
         """Take over turns whose call ended without leaving them: end them, and wait for them."""
