@@ -256,6 +256,24 @@ async def test_one_that_ends_just_as_the_interrupt_comes_does_not_hide_it() -> N
     assert statuses(turn) == ["cancelled"]
 
 
+async def test_what_one_raises_as_it_is_cut_is_not_lost_to_the_next_cancellation() -> None:
+    async def child() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise ValueError("no")
+
+    async with a_kernel(grace=UNIT) as kernel:
+        body = body_of(by_task, child, timeout=UNIT)
+        async with kernel.turn([body]) as turn:
+            submit(turn, body)
+    assert statuses(turn) == ["timed_out"]
+    assert str(turn.results[0].error) == "no"
+
+
 async def test_a_task_that_awaits_itself_is_told_so() -> None:
     async def body() -> None:
         task = asyncio.current_task()
