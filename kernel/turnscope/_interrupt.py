@@ -89,6 +89,8 @@ class AsyncioTraps:
     """That which nobody else cancels. Other types are tasks, and what waits for several of them."""
     running: Callable[[], object]
     """Finds the running task."""
+    sent_by_scope: Callable[[BaseException], bool]
+    """Whether a cancellation is one of AnyIO's."""
 
     def own(self, trap: Any) -> Any:
         """*trap*, or if it is another task a future in its place, which ends with it."""
@@ -97,6 +99,14 @@ class AsyncioTraps:
             return trap
         trap._asyncio_future_blocking = False
         return _ending_with(trap)
+
+    def comes_again(self, exc: BaseException, task: Any) -> bool:
+        """Whether *exc* can wait, because *task* has ended: first the body is told how.
+
+        AnyIO does not cancel one whose wait is over, but repeats itself at each that follows. The
+        wait in the task's place is over only in the next round of the event loop.
+        """
+        return task.done() and isinstance(exc, self.cancelled) and self.sent_by_scope(exc)
 
     def hand_down(self, exc: BaseException, task: Any) -> bool:
         """Give *exc* to *task*, if it is a cancellation; whether *task* is to be awaited anew."""
@@ -143,20 +153,23 @@ def drive_on_asyncio(
                 body.close()
                 raise
             except BaseException as exc:
-                delivered = exc
-                if isinstance(exc, cancelled):
-                    call.deliver(exc)
-                    if call.stubborn:
-                        delivered = _in_its_place(body, call, exc)
-                try:
-                    if waited is trap or delivered is not exc or not traps.hand_down(exc, trap):
-                        trap = body.throw(delivered)
-                finally:
-                    del delivered  # an exception in a frame of its own traceback is a cycle
-                if call.watch:
-                    call.stepped()
-            else:
-                trap = body.send(sent)
+                if waited is not trap and traps.comes_again(exc, trap):
+                    sent = None
+                else:
+                    delivered = exc
+                    if isinstance(exc, cancelled):
+                        call.deliver(exc)
+                        if call.stubborn:
+                            delivered = _in_its_place(body, call, exc)
+                    try:
+                        if waited is trap or delivered is not exc or not traps.hand_down(exc, trap):
+                            trap = body.throw(delivered)
+                    finally:
+                        del delivered  # an exception in a frame of its own traceback is a cycle
+                    if call.watch:
+                        call.stepped()
+                    continue
+            trap = body.send(sent)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # because StopIteration is not generic
 

@@ -99,7 +99,7 @@ class Loop:
 def _waits(cancelled: type[BaseException]) -> AsyncioTraps:
     import asyncio
 
-    return AsyncioTraps(cancelled, asyncio.Future, asyncio.current_task)
+    return AsyncioTraps(cancelled, asyncio.Future, asyncio.current_task, sent_by_scope)
 
 
 def _clocks() -> tuple[Callable[[], float], Callable[[], float]]:

@@ -14,7 +14,16 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.kernel.bodies import UNIT, a_kernel, only_asyncio, statuses, submit, took
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    elapse,
+    move_on_after,
+    only_asyncio,
+    statuses,
+    submit,
+    took,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from turnscope import Tool
 
@@ -104,7 +113,7 @@ async def test_an_ask_lets_them_clean_up(awaits: Any) -> None:
     async with a_kernel(grace=20 * UNIT) as kernel:
         body = body_of(awaits, children.tidy)
         start = anyio.current_time()
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([body]) as turn:
                 submit(turn, body)
         took(start, 1.5 * UNIT)
@@ -135,7 +144,7 @@ async def test_a_native_cancel_lets_them_clean_up_and_is_raised_again() -> None:
                 submit(turn, body)
 
         task = asyncio.create_task(caller())
-        await anyio.sleep(UNIT)
+        await elapse(UNIT)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -196,7 +205,7 @@ async def test_a_scope_of_the_bodys_own_cancels_them_and_the_body_goes_on() -> N
             notes.append("cancelled")
 
     async def body() -> str:
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             await asyncio.ensure_future(child())
         await anyio.sleep(UNIT)
         return "went on"
@@ -248,12 +257,30 @@ async def test_one_that_ends_just_as_the_interrupt_comes_does_not_hide_it() -> N
         with anyio.move_on_after(math.inf) as scope:
             async with kernel.turn([body]) as turn:
                 submit(turn, body)
-                await anyio.sleep(UNIT)
+                await elapse(UNIT)
                 ends.set()
                 await asyncio.sleep(0)
                 scope.cancel()
         took(start, UNIT)
     assert statuses(turn) == ["cancelled"]
+
+
+async def test_what_one_raises_as_it_is_cut_is_not_lost_to_the_next_cancellation() -> None:
+    async def child() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise ValueError("no")
+
+    async with a_kernel(grace=UNIT) as kernel:
+        body = body_of(by_task, child, timeout=UNIT)
+        async with kernel.turn([body]) as turn:
+            submit(turn, body)
+    assert statuses(turn) == ["timed_out"]
+    assert str(turn.results[0].error) == "no"
 
 
 async def test_a_task_that_awaits_itself_is_told_so() -> None:

@@ -10,7 +10,15 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from tests.kernel.bodies import UNIT, a_kernel, call, fine, statuses, submit
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    call,
+    fine,
+    move_on_after,
+    statuses,
+    submit,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from tests.support import Loop
 from turnscope import (
@@ -209,7 +217,7 @@ def asked(any_loop: Loop, body: Any, **options: Any) -> ToolResult:
 
     async def main() -> None:
         async with a_kernel(grace=5) as kernel:
-            with anyio.fail_after(10), anyio.move_on_after(UNIT) as scope:
+            with anyio.fail_after(10), move_on_after(UNIT) as scope:
                 async with kernel.turn([tool(**options)(body)]) as turn:
                     turn.submit(call(body.__name__))
             assert scope.cancelled_caught

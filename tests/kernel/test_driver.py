@@ -16,7 +16,16 @@ import anyio.lowlevel
 import pytest
 from anyio import CancelScope
 
-from tests.kernel.bodies import UNIT, a_kernel, only_asyncio, only_trio, statuses, submit, took
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    move_on_after,
+    only_asyncio,
+    only_trio,
+    statuses,
+    submit,
+    took,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from turnscope._interrupt import PATIENCE
 
@@ -52,7 +61,7 @@ class Spy:
 async def cancelled_in_a_sleep() -> Spy:
     """Cancel a sleep that a spy watches."""
     spy = Spy()
-    with anyio.move_on_after(UNIT) as scope:
+    with move_on_after(UNIT) as scope:
         await spy.watch(anyio.sleep_forever())
     assert scope.cancelled_caught
     return spy
@@ -179,7 +188,7 @@ async def test_a_shield_that_goes_up_before_the_resumption_lets_the_cleanup_run(
             except StopIteration as stop:
                 return stop.value
 
-    with anyio.move_on_after(UNIT) as outer:
+    with move_on_after(UNIT) as outer:
         with CancelScope() as inner:
             await Shielding().watch(body())
     assert outer.cancelled_caught
@@ -201,7 +210,7 @@ async def test_a_body_is_interrupted_once_and_then_enforced_when_grace_is_over()
 
     async with a_kernel(grace=2 * UNIT) as kernel:
         start = anyio.current_time()
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([counts]) as turn:
                 submit(turn, counts)
         took(start, 3 * UNIT)
@@ -223,7 +232,7 @@ async def test_cleanup_that_the_body_shields_is_not_enforced_but_joined() -> Non
 
     async with a_kernel(grace=UNIT) as kernel:
         start = anyio.current_time()
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([cleans]) as turn:
                 submit(turn, cleans)
         took(start, 4 * UNIT)
@@ -247,7 +256,7 @@ async def test_an_endless_swallower_of_cancellations_is_ended_by_something_else(
             raise
 
     async with a_kernel(grace=UNIT) as kernel:
-        with anyio.move_on_after(UNIT) as scope:
+        with move_on_after(UNIT) as scope:
             async with kernel.turn([endless]) as turn:
                 submit(turn, endless)
         assert scope.cancelled_caught
@@ -274,7 +283,7 @@ async def test_a_body_that_nests_its_cleanups_is_not_taken_for_an_endless_swallo
                 notes.append(depth)
 
     async with a_kernel(grace=UNIT) as kernel:
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([nests]) as turn:
                 submit(turn, nests)
     assert notes == list(range(PATIENCE // 2 + 1))

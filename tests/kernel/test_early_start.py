@@ -12,7 +12,14 @@ import anyio
 import pytest
 
 from tests.kernel.agents import an_agent, ends
-from tests.kernel.bodies import UNIT, a_kernel, anyio_backend, took
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    anyio_backend,
+    elapse,
+    move_on_after,
+    took,
+)
 from tests.support import Loop
 from turnscope import (
     Agent,
@@ -394,10 +401,10 @@ async def test_a_run_that_is_ended_in_mid_stream_ends_its_calls_and_keeps_nothin
     async with a_kernel(observers=[told]) as kernel:
         start = anyio.current_time()
         run = kernel.start(agent, "go", timeout=4 * UNIT if how == "timeout" else None)
-        with anyio.move_on_after(4 * UNIT if how == "scope" else 1_000), suppress(Exception):
+        with move_on_after(4 * UNIT if how == "scope" else 1_000), suppress(Exception):
             async with run:
                 if how == "cancel":
-                    await anyio.sleep(4 * UNIT)
+                    await elapse(4 * UNIT)
                     run.cancel("enough")
                 await run.wait()
         took(start, 4 * UNIT)
@@ -613,7 +620,7 @@ async def test_a_model_that_swallows_the_cancel_and_answers_has_its_calls_counte
     async with a_kernel(observers=[told]) as kernel:
         agent = Agent(model=Model(), tools=[look, write])
         async with kernel.start(agent, "go") as run:
-            await anyio.sleep(UNIT)
+            await elapse(UNIT)
             run.cancel()
             with pytest.raises(RunCancelled):
                 await run.wait()

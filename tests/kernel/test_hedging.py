@@ -13,7 +13,19 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.kernel.bodies import UNIT, a_kernel, call, idle, only_asyncio, statuses, submit, took
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    call,
+    elapse,
+    idle,
+    is_real,
+    only_asyncio,
+    slack,
+    statuses,
+    submit,
+    took,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from tests.support import Loop
 from turnscope import (
@@ -132,7 +144,7 @@ async def test_the_second_of_a_slow_call_wins_and_the_first_is_interrupted() -> 
         assert (result.status, result.value, cleaned) == ("ok", 2, [1])
         assert (result.error, result.failures, result.leaked) == (None, (), False)
         assert result.started_at is not None
-        assert result.started_at == pytest.approx(start, abs=UNIT / 2)
+        assert result.started_at == pytest.approx(start, abs=slack(UNIT / 2))
     assert watch.told == ["CallReady", "CallStarted", "CallHedged", "CallSettled"]
     hedged = watch.events[2]
     assert isinstance(hedged, CallHedged) and hedged.attempt == 2
@@ -284,8 +296,8 @@ async def test_the_winner_gives_its_slot_back_at_once_and_the_loser_when_it_has_
             turn.submit(ToolCall("a", "after", {}))
             turn.submit(ToolCall("b", "after", {}))
         assert statuses(turn) == ["ok", "ok", "ok"]
-    assert began["a"] == pytest.approx(HEDGE + UNIT, abs=UNIT / 2)
-    assert began["b"] == pytest.approx(HEDGE + 2 * UNIT, abs=UNIT / 2)
+    assert began["a"] == pytest.approx(HEDGE + UNIT, abs=slack(UNIT / 2))
+    assert began["b"] == pytest.approx(HEDGE + 2 * UNIT, abs=slack(UNIT / 2))
 
 
 async def test_each_body_lends_its_own_slot_to_what_it_nests() -> None:
@@ -335,7 +347,8 @@ async def test_keys_are_the_calls_and_are_kept_until_the_loser_has_ended() -> No
         assert statuses(turn) == ["ok", "ok"]
         assert turn.results[0].value == 2
         assert kernel.statistics().keys == {}
-    assert free == [pytest.approx(HEDGE + 2 * UNIT, abs=UNIT / 2)]
+    (when,) = free
+    assert HEDGE + 1.5 * UNIT <= when <= HEDGE + 2 * UNIT + slack(UNIT / 2)
 
 
 # Ends.
@@ -361,7 +374,7 @@ async def test_what_ends_a_call_interrupts_both_bodies_once_each(how: str) -> No
         async with kernel.turn([a_tool(body, **options)], deadline=deadline) as turn:
             turn.submit(call("body"))
             if how == "cancel":
-                await anyio.sleep(4 * UNIT)
+                await elapse(4 * UNIT)
                 turn.cancel()
         took(start, 5 * UNIT)
         assert statuses(turn) == ["cancelled" if how == "cancel" else "timed_out"]
@@ -370,27 +383,30 @@ async def test_what_ends_a_call_interrupts_both_bodies_once_each(how: str) -> No
 
 @pytest.mark.parametrize("how", ["timeout", "deadline", "cancel", "idle"])
 async def test_a_value_stays_ok_whatever_ends_the_call_while_the_loser_cleans_up(how: str) -> None:
+    # In real time the value may be late.
+    cleanup, end = (10 * UNIT, HEDGE + 6 * UNIT) if is_real() else (4 * UNIT, HEDGE + 2 * UNIT)
+
     async def body(context: CallContext) -> int:
         try:
             await anyio.sleep(UNIT * (20 if context.attempt == 1 else 1))
         except anyio.get_cancelled_exc_class():
-            await anyio.sleep(4 * UNIT)
+            await anyio.sleep(cleanup)
             raise
         return context.attempt
 
     options: dict[str, Any] = {
-        "timeout": {"timeout": HEDGE + 2 * UNIT},
-        "idle": {"idle_timeout": HEDGE + 2 * UNIT},
+        "timeout": {"timeout": end},
+        "idle": {"idle_timeout": end},
     }.get(how, {})
-    async with a_kernel() as kernel:
+    async with a_kernel(grace=2 * cleanup) as kernel:
         start = anyio.current_time()
-        deadline = start + HEDGE + 2 * UNIT if how == "deadline" else float("inf")
+        deadline = start + end if how == "deadline" else float("inf")
         async with kernel.turn([a_tool(body, **options)], deadline=deadline) as turn:
             turn.submit(call("body"))
             if how == "cancel":
-                await anyio.sleep(HEDGE + 2 * UNIT)
+                await elapse(end)
                 turn.cancel()
-        took(start, HEDGE + 5 * UNIT)
+        took(start, HEDGE + UNIT + cleanup)
     assert [(each.status, each.value) for each in turn.results] == [("ok", 2)]
 
 
@@ -450,7 +466,7 @@ async def test_a_body_that_is_heard_of_keeps_the_other_going() -> None:
         return number
 
     async with a_kernel() as kernel:
-        result = await result_of(kernel, a_tool(body, idle_timeout=4 * UNIT))
+        result = await result_of(kernel, a_tool(body, idle_timeout=(7 if is_real() else 4) * UNIT))
     assert (result.status, result.value) == ("ok", 2)
 
 
@@ -468,9 +484,9 @@ async def test_native_cancels_of_the_caller_end_both_bodies() -> None:
     async with a_kernel() as kernel:
         start = anyio.current_time()
         task = asyncio.ensure_future(result_of(kernel, a_tool(body)))
-        await anyio.sleep(HEDGE + UNIT)
+        await elapse(HEDGE + UNIT)
         task.cancel()
-        await anyio.sleep(UNIT / 2)
+        await elapse(UNIT / 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -498,7 +514,7 @@ async def test_each_attempt_of_a_retry_is_hedged_anew() -> None:
     async def body() -> int:
         number = current_call().attempt
         began.append(number)
-        await anyio.sleep(4 * UNIT if number < 4 else UNIT)
+        await anyio.sleep({3: 12, 4: 1}.get(number, 4) * UNIT)
         if number < 4:
             raise OSError(f"no {number}")
         return number

@@ -14,7 +14,13 @@ import anyio.lowlevel
 import pytest
 from anyio import CancelScope
 
-from tests.kernel.bodies import UNIT, a_kernel, statuses, submit
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    move_on_after,
+    statuses,
+    submit,
+)
 from turnscope import Tool
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +31,7 @@ async def interrupted(body: Callable[[], Any], notes: list[str], *, by_timeout: 
     async with a_kernel(grace=20 * UNIT) as kernel:
         wrapped = Tool(body, name="body", timeout=UNIT if by_timeout else None)
         start = anyio.current_time()
-        with anyio.move_on_after(math.inf if by_timeout else UNIT):
+        with move_on_after(math.inf if by_timeout else UNIT):
             async with kernel.turn([wrapped]) as turn:
                 submit(turn, wrapped)
         assert anyio.current_time() - start < 20 * UNIT
@@ -95,7 +101,7 @@ async def test_a_timer_in_a_section_that_the_body_shields_is_not_the_interrupt(
 
     async def body() -> None:
         with CancelScope(shield=True):
-            with anyio.move_on_after(2 * UNIT):
+            with move_on_after(2 * UNIT):
                 await anyio.sleep_forever()
         try:
             await anyio.sleep_forever()
@@ -168,7 +174,7 @@ async def test_a_body_gets_exactly_one_interrupt_until_grace_is_over() -> None:
 
     async with a_kernel(grace=4 * UNIT) as kernel:
         start = anyio.current_time()
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([counts]) as turn:
                 submit(turn, counts)
         # One at the ask, one when grace is over, and that one again at each await.
@@ -189,7 +195,7 @@ async def test_what_a_body_shields_is_not_cut_by_the_interrupt() -> None:
         return "never"
 
     async with a_kernel() as kernel:
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([pays]) as turn:
                 submit(turn, pays)
         assert notes == ["paid"]
@@ -239,7 +245,7 @@ async def test_a_timer_of_the_bodys_own_at_the_same_instant_keeps_the_cleanup_wh
 
     async def body() -> None:
         try:
-            with anyio.move_on_after(UNIT):
+            with move_on_after(UNIT):
                 await anyio.sleep_forever()
             await anyio.sleep_forever()
         finally:

@@ -10,7 +10,17 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.kernel.bodies import UNIT, a_kernel, call, fine, idle, statuses, submit
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    call,
+    fine,
+    idle,
+    is_real,
+    move_on_after,
+    statuses,
+    submit,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from tests.support import Loop
 from turnscope import Kernel, LimiterLeaked, LimiterStatistics, Limits, NotStarted, Turn, tool
@@ -225,7 +235,7 @@ async def test_a_waiter_whose_turn_is_cancelled_leaves_the_queue_to_the_rest() -
 async def test_a_cancelled_turn_with_calls_at_work_and_waiting_gives_everything_back() -> None:
     gate = Gate(limit="db")
     async with a_kernel(limits=Limits(calls=3, groups={"db": 2})) as kernel:
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([gate.tool]) as turn:
                 for n in range(6):
                     turn.submit(call("work", n=n))
@@ -250,11 +260,13 @@ async def test_a_turns_deadline_takes_its_waiters_out_of_the_queue() -> None:
 
 @in_a_loop
 async def test_a_calls_timeout_does_not_run_while_it_waits() -> None:
+    unit = 2 * UNIT if is_real() else UNIT
+
     async def works() -> str:
-        await anyio.sleep(2 * UNIT)
+        await anyio.sleep(2 * unit)
         return "done"
 
-    timed = tool(timeout=3 * UNIT)(works)
+    timed = tool(timeout=5 * unit)(works)
     async with a_kernel(limits=Limits(calls=1)) as kernel:
         async with kernel.turn([timed]) as turn:
             submit(turn, timed, timed, timed)
@@ -368,7 +380,7 @@ async def test_a_call_that_is_asked_while_it_waits_for_its_slot_resumes_without(
 
     async with a_kernel(limits=Limits(calls=1)) as kernel:
         async with kernel.turn([gate.tool]) as other:
-            with anyio.move_on_after(UNIT):
+            with move_on_after(UNIT):
                 async with kernel.turn([nests]) as turn:
                     submit(turn, nests)
             assert statuses(turn) == ["cancelled"]

@@ -13,7 +13,9 @@ from tests.kernel.bodies import (
     UNIT,
     Bodies,
     a_kernel,
+    elapse,
     fine,
+    move_on_after,
     only_asyncio,
     statuses,
     submit,
@@ -119,7 +121,7 @@ async def test_a_failing_sibling_in_an_asyncio_task_group(
         error = LookupError("sibling")
 
         async def fails() -> None:
-            await asyncio.sleep(UNIT)
+            await elapse(UNIT)
             raise error
 
         async def main() -> None:
@@ -139,7 +141,7 @@ async def test_a_native_cancel_and_a_scope_at_one_instant() -> None:
         bodies, turns = Bodies(), list[Turn]()
 
         async def main() -> None:
-            with anyio.move_on_after(UNIT):
+            with move_on_after(UNIT):
                 await caller(kernel, bodies, turns, HOSTS[1])
             await asyncio.sleep(10)
 
@@ -229,7 +231,7 @@ async def test_an_error_of_the_block_wins_over_nothing_but_a_cancel_during_the_j
 
         task = asyncio.create_task(main())
         await bodies.begun.wait()
-        await asyncio.sleep(UNIT / 4)
+        await elapse(UNIT / 4)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as raised:
             await task

@@ -13,7 +13,17 @@ import anyio.from_thread
 import pytest
 
 from tests.kernel.agents import an_agent, asks, contents, ends
-from tests.kernel.bodies import UNIT, Bodies, a_kernel, anyio_backend, call, fine, idle, took
+from tests.kernel.bodies import (
+    UNIT,
+    Bodies,
+    a_kernel,
+    anyio_backend,
+    call,
+    fine,
+    idle,
+    move_on_after,
+    took,
+)
 from turnscope import (
     Agent,
     CallContext,
@@ -355,7 +365,7 @@ async def test_nothing_of_a_nest_outlives_its_cancelled_caller() -> None:
         bodies = Bodies()
         inner = an_agent(asks(bodies.tidy, fine), tools=[bodies.tidy, fine])
         run: Run[Any] = kernel.start(asking(asking(inner)), "go")
-        with anyio.move_on_after(UNIT) as scope:
+        with move_on_after(UNIT) as scope:
             async with run:
                 await run.wait()
         assert scope.cancelled_caught

@@ -12,7 +12,16 @@ import anyio
 import pytest
 
 from tests.kernel.agents import an_agent, asks, ends
-from tests.kernel.bodies import UNIT, a_kernel, call, fine, statuses, took
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    call,
+    elapse,
+    fine,
+    is_real,
+    statuses,
+    took,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from tests.support import Loop
 from turnscope import CallCancelled, Kernel, Limits, NotStarted, Retry, Tool, ToolCall, tool
@@ -130,7 +139,7 @@ async def test_statistics_show_who_holds_a_key_and_who_waits_for_whom() -> None:
 async def test_a_deadline_that_comes_while_a_call_waits_names_the_holder() -> None:
     async with a_kernel() as kernel:
         async with kernel.turn([write]) as other:
-            other.submit(edit("a", "holder", span=3 * UNIT))
+            other.submit(edit("a", "holder", span=(9 if is_real() else 3) * UNIT))
             async with kernel.turn([write], timeout=UNIT) as turn:
                 turn.submit(edit("./a"))
             (result,) = turn.results
@@ -143,21 +152,21 @@ async def test_a_deadline_that_comes_while_a_call_waits_names_the_holder() -> No
 
 
 async def test_a_cancelled_turn_leaves_the_queues_to_the_others() -> None:
-    start = anyio.current_time()
+    start, long = anyio.current_time(), (6 if is_real() else 2) * UNIT
     async with a_kernel() as kernel:
         async with kernel.turn([write]) as first, kernel.turn([write]) as last:
             async with kernel.turn([write]) as between:
-                first.submit(edit("a", span=2 * UNIT))
+                first.submit(edit("a", span=long))
                 between.submit(edit("a"))
-                between.submit(edit("b"))
+                between.submit(edit("b", span=long))
                 last.submit(edit("a"))
-                await anyio.sleep(UNIT / 2)
+                await elapse(UNIT / 2)
                 between.cancel("enough")
             assert statuses(between) == ["not_started", "cancelled"]
             assert isinstance(between.results[1].error, CallCancelled)
             assert "enough, while it waited for 'file/a'" in str(between.results[0].content)
     assert statuses(first) == statuses(last) == ["ok"]
-    took(start, 3 * UNIT)
+    took(start, long + UNIT)
 
 
 async def test_a_call_that_was_granted_its_keys_begins_in_the_context_of_its_submit() -> None:
@@ -405,17 +414,19 @@ def test_a_leak_that_runs_alone_keeps_nobody_of_its_turn_waiting(any_loop: Loop)
 async def test_a_run_tells_the_model_why_a_call_did_not_begin() -> None:
     async with a_kernel() as kernel:
         async with kernel.turn([write]) as other:
-            other.submit(edit("a", "holder", span=2 * UNIT))
+            other.submit(edit("a", "holder", span=(6 if is_real() else 2) * UNIT))
             agent = an_agent([edit("a")], "done", tools=[write])
             async with kernel.start(agent, "go") as run:
-                await anyio.sleep(UNIT)
+                await elapse(UNIT)
                 run.cancel()
         assert ends(run.history) == ["not_started"]
         assert "which call 'holder' of 'write' holds" in str(run.history.results[0].content)
 
 
 async def test_a_call_that_is_tried_again_keeps_its_keys_while_it_waits() -> None:
-    @tool(idempotent=True, writes="k", retry=Retry(attempts=2, initial=2 * UNIT, jitter=0))
+    wait = (6 if is_real() else 2) * UNIT
+
+    @tool(idempotent=True, writes="k", retry=Retry(attempts=2, initial=wait, jitter=0))
     async def flaky() -> None:
         NOTES.append("flaky")
         if NOTES.count("flaky") == 1:

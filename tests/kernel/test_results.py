@@ -11,7 +11,17 @@ import anyio
 import attrs
 import pytest
 
-from tests.kernel.bodies import UNIT, Bodies, a_kernel, call, fine, statuses, submit
+from tests.kernel.bodies import (
+    UNIT,
+    Bodies,
+    a_kernel,
+    call,
+    fine,
+    is_real,
+    move_on_after,
+    statuses,
+    submit,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from tests.support import Loop
 from turnscope import (
@@ -136,15 +146,20 @@ async def test_an_ok_result_tells_when_and_where() -> None:
 async def test_results_stand_in_call_order_and_not_in_order_of_completion() -> None:
     async def slow(units: int) -> int:
         await anyio.sleep(units * UNIT)
+        completed.append(units)
         return units
 
+    completed: list[int] = []
     async with a_kernel() as kernel:
         async with kernel.turn([slow]) as turn:
             for units in (3, 1, 2):
                 turn.submit(call("slow", units=units))
     assert [result.value for result in turn.results] == [3, 1, 2]
+    assert completed == [1, 2, 3]
     ends = [result.ended_at for result in turn.results]
-    assert ends[1] < ends[2] < ends[0]
+    # uvloop's clock stands still within a round, in which several may end if the machine is late.
+    assert ends[1] <= ends[2] <= ends[0]
+    assert is_real() or len(set(ends)) == 3
 
 
 @in_a_loop
@@ -252,7 +267,7 @@ async def test_an_interrupted_call_says_that_its_effects_are_unknown() -> None:
     async with a_kernel() as kernel:
         bodies = Bodies()
         timed = tool(name="timed", timeout=UNIT)(bodies.tidy)
-        with anyio.move_on_after(3 * UNIT):
+        with move_on_after(3 * UNIT):
             async with kernel.turn([timed, bodies.endless]) as turn:
                 submit(turn, timed, bodies.endless)
     timed_out, cancelled = turn.results
@@ -271,7 +286,7 @@ async def test_an_interrupted_call_says_that_its_effects_are_unknown() -> None:
 async def test_a_late_value_is_kept_and_the_model_is_told_that_the_call_did_finish() -> None:
     async with a_kernel() as kernel:
         bodies = Bodies()
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn(bodies.tools()) as turn:
                 submit(turn, bodies.stubborn)
     (result,) = turn.results
@@ -292,7 +307,7 @@ async def test_a_late_value_that_cannot_be_text_is_kept_all_the_same() -> None:
             return value
 
     async with a_kernel() as kernel:
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([late]) as turn:
                 submit(turn, late)
     (result,) = turn.results

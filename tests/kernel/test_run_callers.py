@@ -21,6 +21,7 @@ from tests.kernel.bodies import (
     anyio_backend,
     idle,
     is_real,
+    move_on_after,
     only_asyncio,
     only_trio,
     took,
@@ -52,7 +53,7 @@ async def test_a_run_ends_with_the_scope_around_it(silent: bool) -> None:
         bodies = Bodies()
         agent = an_agent(SILENT) if silent else waiting(bodies)
         start = anyio.current_time()
-        with anyio.move_on_after(UNIT) as scope:
+        with move_on_after(UNIT) as scope:
             await kernel.run(agent, "go")
         assert scope.cancelled_caught
         took(start, UNIT if silent else 2 * UNIT)
@@ -193,7 +194,7 @@ async def test_a_cancel_at_any_moment_leaves_a_history_that_can_be_sent() -> Non
     async with a_kernel() as kernel:
         for units in (0, 1, 2.05, 3, 6):
             run = kernel.start(an_agent(*script, tools=[works]), "go")
-            with anyio.move_on_after(units * UNIT) as scope:
+            with move_on_after(units * UNIT) as scope:
                 async with run:
                     await run.wait()
             statuses = ends(run.history)
@@ -293,7 +294,7 @@ async def test_a_stream_may_be_closed_in_another_task_than_it_was_opened_in() ->
 async def test_a_stream_whose_reader_is_cancelled_ends_its_run() -> None:
     async with a_kernel() as kernel:
         bodies, runs = Bodies(), list[Run[Any]]()
-        with anyio.move_on_after(UNIT) as scope:
+        with move_on_after(UNIT) as scope:
             async with aclosing(endpoint(kernel, waiting(bodies), runs)) as stream:
                 async for _ in stream:
                     ...

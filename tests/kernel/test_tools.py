@@ -11,7 +11,14 @@ import anyio
 import attrs
 import pytest
 
-from tests.kernel.bodies import UNIT, a_kernel, call, statuses, submit
+from tests.kernel.bodies import (
+    UNIT,
+    a_kernel,
+    call,
+    move_on_after,
+    statuses,
+    submit,
+)
 from tests.kernel.bodies import anyio_backend as anyio_backend
 from turnscope import (
     CallContext,
@@ -200,7 +207,7 @@ async def test_an_interrupted_async_generator_runs_its_cleanup() -> None:
             notes.append("cleaned")
 
     async with a_kernel() as kernel:
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn([counts]) as turn:
                 submit(turn, counts)
     assert statuses(turn) == ["cancelled"]

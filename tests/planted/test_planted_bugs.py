@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from . import (  # noqa: F401 because importing them registers their bugs
     bugs_of_adaptive_limits,
+    bugs_of_awaited_tasks,
     bugs_of_early_start,
     bugs_of_hedging,
     bugs_of_order,

@@ -17,6 +17,7 @@ from tests.kernel.bodies import (
     call,
     fine,
     idle,
+    move_on_after,
     only_asyncio,
     statuses,
     submit,
@@ -87,7 +88,7 @@ async def test_after_an_outer_cancel_every_tool_has_ended_and_every_call_has_a_r
             working -= 1
 
     async with a_kernel() as kernel:
-        with anyio.move_on_after(UNIT) as scope:
+        with move_on_after(UNIT) as scope:
             async with kernel.turn([works]) as turn:
                 submit(turn, *[works] * 64)
         assert scope.cancelled_caught
@@ -99,7 +100,7 @@ async def test_a_started_call_is_never_reported_as_not_run() -> None:
     """Elsewhere: "interrupted" is told to the model as "not run"."""
     async with a_kernel(limits=Limits(calls=1)) as kernel:
         bodies = Bodies()
-        with anyio.move_on_after(UNIT):
+        with move_on_after(UNIT):
             async with kernel.turn(bodies.tools()) as turn:
                 submit(turn, bodies.tidy, fine)
     assert statuses(turn) == ["cancelled", "not_started"]
@@ -112,7 +113,7 @@ async def test_a_kernel_is_as_usable_after_a_cancel_as_before() -> None:
     async with a_kernel() as kernel:
         for _ in range(5):
             bodies = Bodies()
-            with anyio.move_on_after(UNIT / 5):
+            with move_on_after(UNIT / 5):
                 async with kernel.turn(bodies.tools()) as turn:
                     submit(turn, *[bodies.tidy] * 8)
             assert idle(kernel)
@@ -170,7 +171,7 @@ async def test_a_def_tool_that_outlives_its_cancel_is_reported_and_holds_its_slo
 
     async with a_kernel(grace=UNIT) as kernel:
         try:
-            with anyio.move_on_after(UNIT):
+            with move_on_after(UNIT):
                 async with kernel.turn([works]) as turn:
                     submit(turn, works)
             (result,) = turn.results
@@ -327,7 +328,7 @@ def test_a_cancelled_turn_leaves_nothing_in_the_whole_process(any_loop: Loop) ->
         async with nothing_left():
             async with a_kernel() as kernel:
                 for _ in range(3):
-                    with anyio.move_on_after(UNIT / 2):
+                    with move_on_after(UNIT / 2):
                         async with kernel.turn([works, factorise]) as turn:
                             turns.append(turn)
                             submit(turn, *[works] * 64)

@@ -15,7 +15,15 @@ import anyio
 import pytest
 
 from tests.kernel.agents import an_agent, asks, contents, ends
-from tests.kernel.bodies import UNIT, Bodies, a_kernel, fine, idle, only_asyncio
+from tests.kernel.bodies import (
+    UNIT,
+    Bodies,
+    a_kernel,
+    fine,
+    idle,
+    move_on_after,
+    only_asyncio,
+)
 from turnscope import (
     Agent,
     Budget,
@@ -121,7 +129,7 @@ async def test_however_a_run_is_ended_its_tools_have_ended_and_its_history_is_wh
 
         start = anyio.current_time()
         if how == "scope":
-            with anyio.move_on_after(2 * UNIT) as scope:
+            with move_on_after(2 * UNIT) as scope:
                 await runs()
             assert scope.cancelled_caught
         elif how == "block":
@@ -159,7 +167,7 @@ async def test_a_kernel_and_an_agent_are_as_usable_after_a_cancel_as_before() ->
     async with a_kernel() as kernel:
         for _ in range(5):
             slow = True
-            with anyio.move_on_after(UNIT / 5):
+            with move_on_after(UNIT / 5):
                 await kernel.run(agent, "go")
             assert idle(kernel)
             slow = False
@@ -289,7 +297,7 @@ async def test_a_run_has_a_deadline_that_a_swallower_cannot_defeat() -> None:
         assert anyio.current_time() - start < 5
         assert caught.value.history is not None
         assert ends(caught.value.history) == ["timed_out"] * 2
-        with anyio.move_on_after(UNIT) as scope:
+        with move_on_after(UNIT) as scope:
             await kernel.run(an_agent(asks(*tools), tools=tools), "go")
         assert scope.cancelled_caught
 

@@ -25,6 +25,7 @@ from .plans import (
     Cancel,
     End,
     Fail,
+    How,
     Nest,
     Op,
     Pause,
@@ -32,6 +33,7 @@ from .plans import (
     Sleep,
     Step,
     Submit,
+    Tasks,
     TurnPlan,
     every_call,
 )
@@ -52,6 +54,11 @@ ENDS: tuple[End, ...] = (
     "task group",
 )
 
+SEVERAL: tuple[How, ...] = ("gather", "gather in a gather", "TaskGroup")
+ONE: tuple[How, ...] = ("task", "task in a task", "wait_for", "shield")
+PLAIN: tuple[How, ...] = ("TaskGroup", "wait_for", "shield")
+"""What these make of a task that fails, swallows or nests is their own: so there it does not."""
+
 
 @attrs.frozen(kw_only=True)
 class Odds:
@@ -62,6 +69,8 @@ class Odds:
     """The fewest steps of a body."""
     depth: int = 2
     nest: int = 3
+    tasks: int = 0
+    """A body awaits tasks of its own, as it only can on asyncio."""
     fail: int = 2
     ends: tuple[End, ...] = ENDS
     fatal: int = 1
@@ -97,7 +106,8 @@ class _Source:
     def turn(self, depth: int) -> TurnPlan:
         odds = self.odds
         ops: list[Op] = []
-        for _ in range(self.draw(st.integers(1 if depth else 0, odds.calls if not depth else 2))):
+        fewest = 1 if depth or odds.tasks else 0
+        for _ in range(self.draw(st.integers(fewest, odds.calls if not depth else 2))):
             ops.append(Submit(self.call(depth)))
             if self.chance(2):
                 ops += self.pause()
@@ -154,6 +164,8 @@ class _Source:
                 if steps and isinstance(steps[-1], Sleep) and steps[-1].shield:
                     steps.append(Sleep(self.span(4)))  # as in `pause`
                 steps.append(Nest(self.turn(depth + 1)))
+            elif self.chance(odds.tasks):
+                steps.append(self.tasks(depth))
             elif odds.timeout and self.chance(1):
                 steps.append(Beat(progress=self.chance(4)))
             else:
@@ -170,13 +182,39 @@ class _Source:
             cleanup_in_group=self.chance(4),
         )
 
-    def sleep(self) -> Sleep:
+    def tasks(self, depth: int) -> Tasks:
+        how = self.one_of(*SEVERAL, *ONE)
+        number = self.draw(st.integers(1, 3)) if how in SEVERAL else 1
+        return Tasks(how, tuple(self.task(depth, plain=how in PLAIN) for _ in range(number)))
+
+    def task(self, depth: int, *, plain: bool) -> Body:
+        odds = self.odds
+        # What a task does first is to wait, long: one that is interrupted before its first step
+        # takes none, and those that end by themselves show less.
+        if plain:
+            steps: tuple[Step, ...] = (Sleep(self.span(120)),)
+        else:
+            steps = (self.sleep(120, patience=3),)
+            if depth < odds.depth and self.chance(odds.nest):
+                steps += (Nest(self.turn(depth + 1)),)
+            elif depth < odds.depth and self.chance(odds.tasks // 2):
+                steps += (self.tasks(depth + 1),)
+        fails = not plain and self.chance(odds.fail)
+        cleanup = [self.span(12) for _ in range(self.draw(st.integers(1, 2)))]
+        return Body(
+            steps=steps,
+            end=self.one_of(*ORDINARY, "cancellation") if fails else "return",
+            cleanup=tuple(cleanup) if self.chance(odds.cleanup) else (),
+            cleanup_raises=not plain and self.chance(odds.cleanup_raises),
+        )
+
+    def sleep(self, most: int = 40, patience: float = math.inf) -> Sleep:
         if self.chance(self.odds.shield):
             return Sleep(self.span(20), shield=True)
         if self.chance(self.odds.swallow):
-            swallows = self.one_of(1, 2, 3, math.inf)
-            return Sleep(self.span(), swallows=swallows, again=self.chance(4))
-        return Sleep(self.span())
+            swallows = self.one_of(1, 2, 3, patience)
+            return Sleep(self.span(most), swallows=swallows, again=self.chance(4))
+        return Sleep(self.span(most))
 
     def caller(self) -> Caller:
         how = self.one_of(*self.odds.caller)

@@ -11,10 +11,10 @@ import asyncio
 import math
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import attrs
@@ -26,7 +26,7 @@ from turnscope.events import RunEvent
 from turnscope.testing import nothing_left
 
 from .perform import perform, perform_turn
-from .plans import CallPlan, Plan, TurnPlan
+from .plans import CallPlan, Plan, Tasks, TurnPlan
 from .story import Story
 
 FAR = 100_000.0
@@ -274,6 +274,8 @@ class _World:
         self.machine, self.place, self.context = machine, place, context
         self.cancelled = anyio.get_cancelled_exc_class()
         self.turns = 0
+        self.awaited = 0
+        """How many tasks it has begun."""
         self.counts = False
         """Whether it is at work, and so counts in its limiters."""
 
@@ -305,6 +307,11 @@ class _World:
     def note(self, what: str) -> None:
         self.machine.story.call(self.place).note(what, self.machine.now())
         self.machine.look()
+
+    async def tasks(self, step: Tasks) -> None:
+        worlds = [_TaskWorld(self) for _ in step.bodies]
+        each = [perform(body, world) for body, world in zip(step.bodies, worlds, strict=True)]
+        await AWAITS[step.how](each)
 
     def count(self, change: int) -> None:
         """Begin to work, or end."""
@@ -342,6 +349,79 @@ class _World:
                 ends = (result.ended_at - machine.origin for result in turn.results)
                 machine.parked.append((self.place, max([block_left, *ends]), machine.now()))
             machine.look()
+
+
+class _TaskWorld(_World):
+    """What a task that a body awaits can do."""
+
+    def __init__(self, of: _World) -> None:
+        super().__init__(of.machine, f"{of.place}.{of.awaited}", of.context)
+        of.awaited += 1
+
+    def note(self, what: str) -> None:
+        self.machine.story.task(self.place).note(what, self.machine.now())
+        self.machine.look()
+
+    def count(self, change: int) -> None:
+        """It works in its body's place."""
+
+
+Works: TypeAlias = "list[Coroutine[Any, Any, None]]"
+
+
+async def _by_task(works: Works) -> None:
+    (work,) = works
+    await asyncio.create_task(work)
+
+
+async def _by_task_in_a_task(works: Works) -> None:
+    await asyncio.create_task(_by_task(works))
+
+
+async def _by_gather(works: Works) -> None:
+    _raise_first(await asyncio.gather(*works, return_exceptions=True))
+
+
+async def _by_gather_in_a_gather(works: Works) -> None:
+    await _by_gather([_by_gather(works)])
+
+
+def _raise_first(results: list[BaseException | None]) -> None:
+    for result in results:
+        if result is not None:
+            raise result
+
+
+async def _by_task_group(works: Works) -> None:
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
+
+
+async def _by_wait_for(works: Works) -> None:
+    (work,) = works
+    await asyncio.wait_for(work, FAR)
+
+
+async def _by_shield(works: Works) -> None:
+    (work,) = works
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+AWAITS = {
+    "task": _by_task,
+    "task in a task": _by_task_in_a_task,
+    "gather": _by_gather,
+    "gather in a gather": _by_gather_in_a_gather,
+    "TaskGroup": _by_task_group,
+    "wait_for": _by_wait_for,
+    "shield": _by_shield,
+}
 
 
 async def _fails(world: _World) -> None:

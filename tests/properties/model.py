@@ -27,7 +27,7 @@ from typing import Any
 import attrs
 
 from .perform import perform, perform_turn
-from .plans import CallPlan, Plan, TurnPlan
+from .plans import Body, CallPlan, Plan, Sleep, Tasks, TurnPlan
 from .story import Story
 
 PATIENCE = 1_000
@@ -89,6 +89,7 @@ class _World(ABC):
         self.margin = math.inf
         self.place = ""
         self.turns = 0
+        self.awaited = 0
 
     async def sleep(self, span: float, shield: bool = False) -> None:
         until = self.now + span
@@ -115,6 +116,10 @@ class _World(ABC):
         if how == "cancellation":
             raise Cancelled
         raise Failure("child" if how == "task group" else how)
+
+    async def tasks(self, step: Tasks) -> None:
+        """Have tasks do this, and wait for them all; only bodies have any."""
+        raise NotImplementedError
 
     def beat(self, progress: bool) -> None:  # noqa: B027  # because only bodies beat
         """Hear of the body."""
@@ -173,6 +178,7 @@ class _World(ABC):
         for body in turn.bodies:
             self.story.calls |= body.story.calls
             self.story.left |= body.story.left
+            self.story.tasks |= body.story.tasks
             self.margin = min(self.margin, body.margin)
         self.now = self.story.left[place] = left
         if fatal is not None and fatal.name == "KeyboardInterrupt":
@@ -326,15 +332,27 @@ class _Body(_World):
             if self.enforced > PATIENCE:
                 raise Failure("GeneratorExit")
             raise Cancelled
-        self.told = self.now
-        asked = [ask for ask in self.asks if ask.instant <= self.now]
+        self.hear(self.now)
+        raise Cancelled
+
+    def hear(self, now: float) -> None:
+        """Be told *now* that it is to end, and why."""
+        self.told = now
+        asked = [ask for ask in self.asks if ask.instant <= now]
         self.end = min((ask.end for ask in asked), default=math.inf)
-        if self.own <= self.now and not (asked and asked[0].instant < self.own):
+        if self.own <= now and not (asked and asked[0].instant < self.own):
             self.status = "timed_out"
-            self.end = min(self.end, self.now + self.owner.grace)
+            self.end = min(self.end, now + self.owner.grace)
         else:
             self.status = asked[0].status
-        raise Cancelled
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether its one interrupt has come."""
+        return self.told is not None
+
+    async def tasks(self, step: Tasks) -> None:
+        _await(self, self, step)
 
     def forwarded(self) -> list[Ask]:
         if self.told is None:
@@ -357,3 +375,94 @@ class _Body(_World):
             return self.status
         late = self.own <= self.now or self.owner.deadline <= self.now
         return "timed_out" if late else "ok"
+
+
+class _Task(_World):
+    """One task that a body awaits, from its start to its end."""
+
+    # It is cancelled by Task.cancel(), which pierces the shields of AnyIO.
+    shields_hold = False
+
+    def __init__(self, body: _Body, of: _Body | _Task) -> None:
+        super().__init__(body.plan, body.story, of.now)
+        self.body = body
+        self.place = f"{of.place}.{of.awaited}"
+        of.awaited += 1
+        self.interrupted = of.interrupted
+        """Whether the one interrupt has come to it, or will not."""
+        self.handed = self.enforced = False
+        self.raised: Cancelled | Failure | None = None
+
+    def run(self, plan: Body) -> None:
+        try:
+            _run(perform(plan, self))
+        except (Cancelled, Failure) as exc:
+            self.raised = exc
+
+    async def tasks(self, step: Tasks) -> None:
+        _await(self.body, self, step)
+
+    def next_cancellation(self) -> float:
+        told = self.body.told
+        if self.interrupted:
+            return math.inf if told is None else self.body.next_cancellation()
+        return self.body.next_cancellation() if told is None else told
+
+    def deliver(self) -> None:
+        if self.body.told is None:
+            self.body.hear(self.now)
+        self.enforced = self.interrupted
+        self.interrupted = self.handed = True
+        raise Cancelled
+
+    def note(self, what: str) -> None:
+        self.story.task(self.place).note(what, self.now)
+
+    def deadline(self) -> float:
+        return self.body.deadline()
+
+    def forwarded(self) -> list[Ask]:
+        # The body may have been told later than this, in what another task of it does.
+        told = self.body.told
+        return [] if told is None or told > self.now else self.body.forwarded()
+
+
+def _await(body: _Body, of: _Body | _Task, step: Tasks) -> None:
+    """Perform each task alone, and wait for the last; *of* is the body, or a task that has some."""
+    kept = _is_kept(body, of, step)
+    tasks = [_Task(body, of) for _ in step.bodies]
+    for task, plan in zip(tasks, step.bodies, strict=True):
+        task.run(plan)
+    of.now = max(task.now for task in tasks)
+    of.margin = min([of.margin, *(task.margin for task in tasks)])
+    handed = any(task.handed for task in tasks)
+    if isinstance(of, _Task) and handed:
+        of.interrupted = of.handed = True
+        of.enforced |= any(task.enforced for task in tasks)
+    # These hand down the first cancellation alone: a `wait_for` on some Pythons.
+    if step.how in ("TaskGroup", "wait_for") and any(task.enforced for task in tasks):
+        of.margin = 0.0
+    # These have been asked to end, so that is what they raise.
+    if handed and step.how in ("gather", "gather in a gather", "TaskGroup"):
+        raise Cancelled
+    for task in tasks:
+        if task.raised is not None:
+            raise task.raised
+    if kept:
+        raise Cancelled
+
+
+def _is_kept(body: _Body, of: _Body | _Task, step: Tasks) -> bool:
+    """Whether *of* takes its interrupt itself, as it awaits what shields its task from that."""
+    if step.how != "shield" or of.interrupted:
+        return False
+    (kept,) = step.bodies
+    spans = [each.span for each in kept.steps if isinstance(each, Sleep)]
+    at = body.next_cancellation() if body.told is None else body.told
+    if not of.before(at, of.now + sum(spans) + sum(kept.cleanup)):
+        return False
+    if body.told is None:
+        body.hear(max(at, of.now))
+    if isinstance(of, _Task):
+        of.interrupted = of.handed = True
+    return True

@@ -9,7 +9,19 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from .plans import Beat, Body, CallPlan, Cancel, Fail, Nest, Pause, Sleep, Submit, TurnPlan
+from .plans import (
+    Beat,
+    Body,
+    CallPlan,
+    Cancel,
+    Fail,
+    Nest,
+    Pause,
+    Sleep,
+    Submit,
+    Tasks,
+    TurnPlan,
+)
 
 
 class PlannedTurn(Protocol):
@@ -26,6 +38,7 @@ class World(Protocol):
     async def fail(self, how: str) -> None: ...
     def beat(self, progress: bool) -> None: ...
     def note(self, what: str) -> None: ...
+    async def tasks(self, step: Tasks) -> None: ...
     def turn(self, plan: TurnPlan) -> AbstractAsyncContextManager[PlannedTurn]: ...
 
 
@@ -38,6 +51,8 @@ async def perform(body: Body, world: World) -> None:
                 await _sleep(step, world)
             elif isinstance(step, Beat):
                 world.beat(step.progress)
+            elif isinstance(step, Tasks):
+                await world.tasks(step)
             else:
                 await perform_turn(step.turn, world)
         if body.end != "return":

@@ -28,6 +28,17 @@ End: TypeAlias = Literal[
 ]
 
 
+How: TypeAlias = Literal[
+    "task",
+    "task in a task",
+    "gather",  # return_exceptions=True, so that it waits for all; then the first is raised
+    "gather in a gather",
+    "TaskGroup",
+    "wait_for",
+    "shield",  # and if it is interrupted, awaited all the same
+]
+
+
 @attrs.frozen
 class Sleep:
     """Sleep, and perhaps swallow cancellations: begin again after each, or do with the first."""
@@ -52,7 +63,15 @@ class Nest:
     turn: TurnPlan
 
 
-Step: TypeAlias = Sleep | Beat | Nest
+@attrs.frozen
+class Tasks:
+    """Have tasks of its own do what these bodies say, and await them; on asyncio alone."""
+
+    how: How
+    bodies: tuple[Body, ...]
+
+
+Step: TypeAlias = Sleep | Beat | Nest | Tasks
 
 
 @attrs.frozen
@@ -152,5 +171,16 @@ def every_call(turn: TurnPlan, prefix: str = "") -> Iterator[tuple[str, CallPlan
     for index, call in enumerate(turn.calls()):
         place = f"{prefix}{index}"
         yield place, call
-        for number, nested in enumerate(s.turn for s in call.body.steps if isinstance(s, Nest)):
-            yield from every_call(nested, f"{place}/{number}:")
+        yield from _nested_in(call.body, place)
+
+
+def _nested_in(body: Body, place: str) -> Iterator[tuple[str, CallPlan]]:
+    turns = tasks = 0
+    for step in body.steps:
+        if isinstance(step, Nest):
+            yield from every_call(step.turn, f"{place}/{turns}:")
+            turns += 1
+        elif isinstance(step, Tasks):
+            for each in step.bodies:
+                yield from _nested_in(each, f"{place}.{tasks}")
+                tasks += 1

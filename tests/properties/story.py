@@ -36,6 +36,8 @@ class CallStory:
 @attrs.define
 class Story:
     calls: dict[str, CallStory] = attrs.Factory(dict)
+    tasks: dict[str, CallStory] = attrs.Factory(dict)
+    """What was noted in the tasks that a body awaited: of ``0``, they are ``0.0``, ``0.1``, ..."""
     left: dict[str, float] = attrs.Factory(dict)
     """When the block of each turn was left; the outermost turn has the place ""."""
     raised: str | None = None
@@ -45,6 +47,9 @@ class Story:
 
     def call(self, place: str) -> CallStory:
         return self.calls.setdefault(place, CallStory())
+
+    def task(self, place: str) -> CallStory:
+        return self.tasks.setdefault(place, CallStory())
 
 
 def differences(told: Story, expected: Story) -> list[str]:
@@ -62,6 +67,10 @@ def differences(told: Story, expected: Story) -> list[str]:
             mine, theirs = getattr(one, field.name), getattr(other, field.name)
             if mine != theirs:
                 lines.append(f"call {place!r}: {field.name} {mine!r}, not {theirs!r}")
+    for place in sorted(told.tasks.keys() | expected.tasks.keys()):
+        noted, foretold = told.task(place).notes, expected.task(place).notes
+        if noted != foretold:
+            lines.append(f"task {place!r}: {noted!r}, not {foretold!r}")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 import attrs
 import pytest
@@ -112,6 +113,22 @@ def _keeps_what_had_completed(talker: Talker, asked: float) -> None:
             assert event.result.status in ("ok", "failed", "invalid"), event.result
 
 
+TASKS: dict[str, Any] = {
+    "tasks": 7,
+    "nest": 1,
+    "steps": 1,
+    "calls": 2,
+    "cleanup": 7,
+    "fail": 1,
+    "odd_call": 0,
+    "timeout": 1,
+    "turn_timeout": 1,
+    "host": 1,
+    "caller": ("scope", "move_on_after", "native", "asyncio.timeout"),
+}
+"""The odds of plans in which bodies have tasks of their own work, and await them."""
+
+
 @share(0.8)
 @given(plan=plans(caller=("scope", "move_on_after", "fail_after"), swallow=3))
 def test_a_cancelled_turn_ends_within_one_grace(virtual_loop: Loop, plan: Plan) -> None:
@@ -121,6 +138,12 @@ def test_a_cancelled_turn_ends_within_one_grace(virtual_loop: Loop, plan: Plan) 
 @share(0.8)
 @given(plan=plans(caller=("native", "asyncio.timeout"), swallow=2))
 def test_native_cancels_end_a_turn_within_one_grace_too(plan: Plan) -> None:
+    bounded_cancel(plan, Loop("asyncio", virtual=True))
+
+
+@share(0.8)
+@given(plan=plans(**TASKS))
+def test_tasks_that_a_body_awaits_end_with_it_within_one_grace(plan: Plan) -> None:
     bounded_cancel(plan, Loop("asyncio", virtual=True))
 
 
