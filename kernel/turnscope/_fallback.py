@@ -20,9 +20,9 @@ from typing import Final
 from anyio import get_current_task
 
 from ._errors import ModelError, ModelsFailed
-from ._models import checked, model_named
+from ._models import checked, model_named, takes_output
 from ._retry import On, check_on, named_by
-from .abc import Model, ModelRequest
+from .abc import Model, ModelRequest, OutputSchema
 from .events import FellBack, ModelEvent
 
 _UNAVAILABLE: Final = (402, 429)
@@ -66,6 +66,10 @@ class Fallback:
         /,
     ) -> None:
         await self._open.pop(get_current_task().id).__aexit__(exc_type, exc, traceback)
+
+    def takes_output(self, output: OutputSchema, /) -> bool:
+        """Whether all of the models do: any of them may be the one that answers."""
+        return all(takes_output(model, output) for model in self.models)
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncIterator[ModelEvent]]:
