@@ -3,7 +3,8 @@
 Each has one or two methods. To add a backend, write a class like `Backend` and hand an instance to
 ``Kernel(backends=[...])``, or offer it to everybody as an entry point in ``turnscope.backends``. To
 add a model, write a class like `Model` and hand an instance to an Agent, or offer the class in
-``turnscope.models``: ``Agent(model="mine:NAME")`` then calls it with NAME.
+``turnscope.models``: ``Agent(model="mine:NAME")`` then calls it with NAME. If its API can hold an
+answer to a schema, it says so as in `TakesOutput`.
 """
 
 from __future__ import annotations
