@@ -105,7 +105,7 @@ def _retries(_agent: Agent[Any, Any], _attribute: object, value: object) -> None
         raise ValueError(f"Agent(output_retries={value!r}): a whole number from 0 up")
 
 
-def _answer(agent: Agent[Any, Any]) -> Answer | None:
+def _answer_of(agent: Agent[Any, Any]) -> Answer | None:
     return answer_of(agent.output, [tool.name for tool in agent.tools])
 
 
@@ -157,10 +157,10 @@ class Agent(Generic[Deps, Output]):
     """How requests that fail are sent again; None for not at all. By default what may pass by
     itself is tried three times, as the providers' own clients do: if your model's client retries
     too, turn one of the two off."""
-    answer: Answer | None = attrs.field(
-        init=False, eq=False, repr=False, default=attrs.Factory(_answer, takes_self=True)
+    _answer: Answer | None = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(_answer_of, takes_self=True)
     )
-    """What ``output`` comes to; None for text. Of no use outside of the kernel."""
+    """What ``output`` comes to; None for text."""
 
     @overload
     def replace(self, *, output: TypeForm[NewOutput], **changes: Any) -> Agent[Deps, NewOutput]: ...

@@ -107,8 +107,8 @@ def prepare(
     offer = kernel._offer(agent.tools, limiter, not agent.parallel_tool_calls)
     way = kernel._way_to(found)
     make: Callable[..., Conductor] = Conductor
-    if agent.answer is not None:
-        make = partial(Answering, agent.answer, not takes_output(found, agent.answer.schema))
+    if agent._answer is not None:
+        make = partial(Answering, agent._answer, not takes_output(found, agent._answer.schema))
     given = agent.budget if budget is None else budget
     merged = {**agent.settings, **(settings or {})}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
@@ -20,9 +21,16 @@ from tests.adapters.openai import server as chat
 from tests.adapters.openai.server import ChatServer, Site
 from tests.adapters.responses import wire
 from tests.support import Loop
-from turnscope import Agent, History, Kernel, ModelError, UserMessage
+from turnscope import Agent, History, Kernel, ModelError, OutputInvalid, Usage, UserMessage
 from turnscope.abc import ModelRequest, OutputSchema
-from turnscope_adapters import _anthropic_wire, _openai_wire, _responses_wire
+from turnscope.events import OutputRetried, RunFinished
+from turnscope_adapters import (
+    _anthropic_wire,
+    _json_lines,
+    _openai_wire,
+    _responses_wire,
+    _sse_form,
+)
 from turnscope_adapters._strict import ANTHROPIC, OPENAI, strict
 from turnscope_adapters.anthropic import AnthropicMessages
 from turnscope_adapters.openai import OpenAIChat, OpenAIResponses
@@ -165,7 +173,7 @@ def test_a_conversation_that_ended_with_the_call_is_sent_on(
 
 
 def schema_of(kind: Any) -> OutputSchema:
-    answer = Agent(output=kind).answer
+    answer = Agent(output=kind)._answer
     assert answer is not None
     return answer.schema
 
@@ -315,3 +323,31 @@ def test_strict_objects_name_all_fields_and_references_stand_alone() -> None:
             if dialect.all_required:
                 assert each["required"] == list(each["properties"])
         assert schema["$defs"]["Inner"]["properties"]["at"]["format"] == "date-time"
+
+
+def test_a_browser_and_a_program_are_told_of_outputs_as_data() -> None:
+    said: dict[str, Any] = {"run_id": "r", "parents": (), "turn": 0, "time": 1.0}
+    error = OutputInvalid(["name: missing"], "{}", attempt=1, at_most=3)
+    retried = OutputRetried(attempt=1, error=error, **said)
+    data = {"run": "r", "turn": 0, "attempt": 1, "error": "OutputInvalid"}
+    assert _sse_form.form(retried, ()) == ("output_retried", data)
+    assert _sse_form.form(retried, ("errors",)) == (
+        "output_retried",
+        data | {"message": str(error)},
+    )
+    for output, plain in (
+        (City("Rome"), {"name": "Rome", "people": 0}),
+        ([City("Rome")], [{"name": "Rome", "people": 0}]),
+        ({1}, [1]),
+        (None, None),
+        (b"\xff", "b'\\xff'"),
+    ):
+        finished = RunFinished(output=output, usage=Usage(), error=None, **said)
+        formed = _sse_form.form(finished, ())
+        assert formed is not None and formed[1]["output"] == plain
+        file = io.StringIO()
+        lines = _json_lines.JsonLines(file, lambda: None)
+        lines.observe(finished)
+        lines.observe(retried)
+        first, second = map(json.loads, file.getvalue().splitlines())
+        assert first["output"] == plain and second["error"]["type"] == "OutputInvalid"

@@ -570,5 +570,5 @@ def test_a_number_of_retries_that_is_none_is_refused(retries: Any) -> None:
 def test_agents_with_outputs_are_values() -> None:
     one, other = Agent(output=City), Agent(output=City)
     assert one == other and hash(one) == hash(other) and one != Agent(output=Point)
-    assert one.replace(output=str).answer is None
+    assert one.replace(output=str)._answer is None
     assert "answer" not in repr(one)

@@ -126,7 +126,7 @@ def the_answer_is_a_call_like_any_other(patch: pytest.MonkeyPatch) -> None:
     prepare = _prepare.prepare
 
     def offered(kernel: Any, agent: Any, *arguments: Any, **options: Any) -> Any:
-        tools = (*agent.tools, agent.answer.tool)
+        tools = (*agent.tools, agent._answer.tool)
         patch.setattr(kernel, "_offer", lambda _, *more: type(kernel)._offer(kernel, tools, *more))
         return prepare(kernel, agent, *arguments, **options)
 
