@@ -123,6 +123,9 @@ def fallback(model: Model | str, *others: Model | str, on: On | None = None) -> 
     402, 429 and the statuses from 500 up, also where the server says that it will not; never of a
     request that is wrong, or a key.
 
+    An answer that has a type, ``Agent(output=...)``, is asked for in an API's own mode only if all
+    of the models have one for it, else as the call of a tool, of all of them.
+
     Names are those of ``Agent(model=...)``. The models are opened with this one and closed with it.
     Raises ValueError for fewer than two or a name that nobody offers, and TypeError for what is no
     model, or an *on* that names no exceptions.
