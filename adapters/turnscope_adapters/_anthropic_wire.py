@@ -17,7 +17,8 @@ from turnscope import AssistantMessage, Content, ModelError, ResultMessage, Stat
 from turnscope.abc import ModelRequest
 
 from ._anthropic_thinking import Thought, thought
-from ._bodies import described, encoded, kind_of, text_of
+from ._bodies import described, encoded, kind_of, merged, text_of
+from ._strict import ANTHROPIC, asked
 
 Plain = dict[str, Any]
 
@@ -50,7 +51,11 @@ def request_body(name: str, request: ModelRequest, settings: Mapping[str, Any]) 
         ]
         if not request.parallel_tool_calls:
             choice = _one_at_a_time(request.settings, settings)
-    return encoded(body, settings, request.settings, choice)
+    config: Plain = {}
+    if request.output is not None:
+        held = {"type": "json_schema", "schema": asked(request.output, ANTHROPIC)}
+        config = merged("output_config", {"format": held}, settings, request.settings)
+    return encoded(body, settings, request.settings, choice, config)
 
 
 def _one_at_a_time(*settings: Mapping[str, Any]) -> Plain:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from turnscope import Content, ModelError
 
@@ -28,6 +28,19 @@ def encoded(body: Mapping[str, Any], *settings: Mapping[str, Any]) -> bytes:
         raise ModelError("the setting 'stream' is not for changing: answers are read as they come")
     text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8", "replace")  # half a surrogate pair is no text, and becomes a ?
+
+
+def merged(field: str, ours: Mapping[str, Any], *settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting *field* as *settings* give it, the later over the earlier, beside *ours*.
+
+    Theirs counts where both say something. Nothing, if it is to be taken out.
+    """
+    given: object = {}
+    for each in settings:
+        given = each.get(field, given)
+    if not isinstance(given, Mapping):
+        return {}
+    return {field: {**ours, **cast("Mapping[str, Any]", given)}}
 
 
 def kind_of(part: Content) -> str:

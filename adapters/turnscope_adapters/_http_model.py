@@ -16,13 +16,14 @@ from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import urlsplit
 
 from turnscope import ModelError
-from turnscope.abc import ModelRequest
+from turnscope.abc import ModelRequest, OutputSchema
 from turnscope.events import ModelEvent
 
 from ._address import API, Address
 from ._http import Answer, HTTPClient, Pools, posted
 from ._server_words import Secret
 from ._sse import EventReader, ServerEvent
+from ._strict import Dialect, strict
 
 
 class Reader(Protocol):
@@ -59,6 +60,7 @@ class HTTPModel(ABC):
     """
 
     _api: ClassVar[API]
+    _dialect: ClassVar[Dialect]
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class HTTPModel(ABC):
         client: HTTPClient | None = None,
         timeout: float | None = 600.0,
         settings: Mapping[str, Any] | None = None,
+        native_output: bool | None = None,
         longest_chunk: int = 10_000_000,
         longest_answer: int = 100_000_000,
     ) -> None:
@@ -87,6 +90,7 @@ class HTTPModel(ABC):
         self._address = None if base_url is None else Address.under(base_url, self._api.path)
         self._timeout = timeout
         self._settings = dict(settings or {})
+        self._native_output = native_output
         self._longest_chunk = longest_chunk
         self._longest_answer = longest_answer
         self._has_client = client is not None
@@ -95,6 +99,14 @@ class HTTPModel(ABC):
     def __repr__(self) -> str:
         where = "" if self._address is None else f", at {self._address.host}"
         return f"<{type(self).__name__} {self.name!r}{where}>"
+
+    def takes_output(self, output: OutputSchema, /) -> bool:
+        """Whether the server holds answers to *output*: if it does so at all, and the schema has
+        a form for it."""
+        native = self._native_output
+        if native is None:
+            native = self._where().host == urlsplit(self._api.base_url).hostname
+        return native and strict(output, self._dialect) is not None
 
     async def __aenter__(self) -> Self:
         """Keep connections open, in this event loop, from here to the end of the block."""

@@ -23,6 +23,7 @@ from turnscope.events import (
     ModelAnswered,
     ModelFellBack,
     ModelRetried,
+    OutputRetried,
     ReasoningStreamed,
     RunEvent,
     RunFinished,
@@ -30,7 +31,7 @@ from turnscope.events import (
     TurnFinished,
 )
 
-from ._record import arguments_of, content_of
+from ._record import arguments_of, content_of, output_of
 
 MOST_CHARACTERS: Final = 500
 """How much of a result's content is written; the texts of a model are written whole."""
@@ -90,6 +91,8 @@ def _as_data(event: RunEvent) -> dict[str, Any]:
                 "delay": event.delay,
                 "error": _error(event.error),
             }
+        case OutputRetried():
+            return data | {"attempt": event.attempt, "error": _error(event.error)}
         case ModelFellBack():
             return data | {"model": event.model, "error": _error(event.error)}
         case CallHedged():
@@ -102,7 +105,7 @@ def _as_data(event: RunEvent) -> dict[str, Any]:
             return data | {"statuses": [str(result.status) for result in event.results]}
         case RunFinished():
             return data | {
-                "output": _plain(event.output),
+                "output": output_of(event),
                 "usage": attrs.asdict(event.usage),
                 "error": None if event.error is None else _error(event.error),
             }

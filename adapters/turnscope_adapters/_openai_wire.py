@@ -15,6 +15,7 @@ from turnscope import AssistantMessage, Content, ModelError, ResultMessage, User
 from turnscope.abc import ModelRequest
 
 from ._bodies import described, encoded, kind_of, text_of
+from ._strict import OPENAI, asked
 
 Plain = dict[str, Any]
 
@@ -54,6 +55,9 @@ def request_body(name: str, request: ModelRequest, settings: Mapping[str, Any]) 
         # True is what every server does anyway, and some refuse a field that they do not know.
         if not request.parallel_tool_calls:
             body["parallel_tool_calls"] = False
+    if request.output is not None:
+        held = {"name": request.output.name, "schema": asked(request.output, OPENAI)}
+        body["response_format"] = {"type": "json_schema", "json_schema": {**held, "strict": True}}
     return encoded(body, settings, request.settings)
 
 

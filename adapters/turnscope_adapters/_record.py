@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -28,6 +28,7 @@ from turnscope.events import (
     ModelStarted,
     ReasoningStreamed,
     RunEvent,
+    RunFinished,
     TextStreamed,
     TurnFinished,
 )
@@ -154,3 +155,22 @@ def content_of(result: ToolResult) -> str:
     if isinstance(result.content, str):
         return result.content
     return " ".join(part.text or f"<{part.media_type}>" for part in result.content)
+
+
+def output_of(event: RunFinished) -> object:
+    """The output of a run as JSON data; of one that JSON has no form for, its text."""
+    output = event.output
+    if output is None or isinstance(output, str):
+        return output
+    from pydantic_core import to_jsonable_python  # late: most outputs are text
+
+    try:
+        return to_jsonable_python(output, fallback=_fields, inf_nan_mode="strings")
+    except Exception:
+        return str(output)
+
+
+def _fields(value: object) -> dict[str, Any]:
+    if not attrs.has(type(value)):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return attrs.asdict(cast("attrs.AttrsInstance", value), recurse=False)

@@ -15,8 +15,9 @@ from typing import Any, Final
 from turnscope import AssistantMessage, Content, ModelError, ResultMessage, UserMessage
 from turnscope.abc import ModelRequest
 
-from ._bodies import encoded, kind_of, text_of
+from ._bodies import encoded, kind_of, merged, text_of
 from ._responses_items import Kept
+from ._strict import OPENAI, asked
 
 Plain = dict[str, Any]
 
@@ -68,7 +69,11 @@ def request_body(
             body["parallel_tool_calls"] = False
     forgets = settings.get("store", False) is False
     body["input"] = _items(request, host, forgets=forgets)
-    return encoded(body, settings)
+    text: Plain = {}
+    if request.output is not None:
+        held = {"name": request.output.name, "schema": asked(request.output, OPENAI)}
+        text = merged("text", {"format": {"type": "json_schema", **held, "strict": True}}, settings)
+    return encoded(body, settings, text)
 
 
 def _items(request: ModelRequest, host: str, *, forgets: bool) -> list[Plain]:

@@ -26,6 +26,7 @@ from turnscope.events import (
     ModelFellBack,
     ModelRetried,
     ModelStarted,
+    OutputRetried,
     ReasoningStreamed,
     RunEvent,
     RunFinished,
@@ -34,7 +35,7 @@ from turnscope.events import (
     TurnFinished,
 )
 
-from ._record import arguments_of, content_of
+from ._record import arguments_of, content_of, output_of
 
 Shown: TypeAlias = Literal["arguments", "results", "progress", "reasoning", "errors", "nested"]
 SHOWN: Final[frozenset[str]] = frozenset(get_args(Shown))
@@ -75,10 +76,7 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
         case ModelRetried():
             return "model_retried", data | _retried(event, show)
         case ModelFellBack():
-            data |= {"model": event.model, "error": type(event.error).__name__}
-            if "errors" in show:
-                data["message"] = str(event.error)
-            return "model_fell_back", data
+            return "model_fell_back", data | {"model": event.model, **_failed(event, show)}
         case ModelAnswered():
             return "model_answered", data | {
                 "reason": event.reason,
@@ -104,9 +102,11 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
         case TurnFinished():
             statuses = [str(result.status) for result in event.results]
             return "turn_finished", data | {"statuses": statuses}
+        case OutputRetried():
+            return "output_retried", data | {"attempt": event.attempt, **_failed(event, show)}
         case RunFinished(error=None):
             return "run_finished", data | {
-                "output": _plain(event.output),
+                "output": output_of(event),
                 "usage": attrs.asdict(event.usage),
             }
         case RunFinished():
@@ -120,7 +120,13 @@ def form(event: RunEvent, show: Collection[str]) -> tuple[str, dict[str, Any]] |
 
 
 def _retried(event: ModelRetried | CallRetried, show: Collection[str]) -> dict[str, Any]:
-    data = {"attempt": event.attempt, "delay": event.delay, "error": type(event.error).__name__}
+    return {"attempt": event.attempt, "delay": event.delay, **_failed(event, show)}
+
+
+def _failed(
+    event: ModelFellBack | ModelRetried | CallRetried | OutputRetried, show: Collection[str]
+) -> dict[str, Any]:
+    data = {"error": type(event.error).__name__}
     return data | ({"message": str(event.error)} if "errors" in show else {})
 
 

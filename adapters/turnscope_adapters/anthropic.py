@@ -17,6 +17,7 @@ from ._anthropic_wire import request_body
 from ._http import HTTPClient
 from ._http_model import HTTPModel, Reader
 from ._server_words import Secret
+from ._strict import ANTHROPIC, Dialect
 
 __all__ = ["AnthropicMessages", "HTTPClient"]
 
@@ -41,6 +42,10 @@ class AnthropicMessages(HTTPModel):
     "adaptive"}}``; one that is None takes out a field that would be sent. The API wants a
     ``max_tokens``: it is 16,384 where settings say no other. *longest_chunk* is how many bytes one
     chunk of an answer may have, *longest_answer* all of them together.
+
+    *native_output* says whether the server holds an answer to a schema (``output_config``), for
+    ``Agent(output=Type)``: by default Anthropic's own alone does. Of a server or an older model
+    that does not, the answer is asked for as the call of a tool.
 
     *client* is an `httpx2.AsyncClient` or `httpx.AsyncClient` of your own, for proxies,
     certificates, hooks and headers, such as ``anthropic-beta``: the key and *timeout* still come
@@ -70,6 +75,7 @@ class AnthropicMessages(HTTPModel):
         key_header="x-api-key",
         key_form="{}",
     )
+    _dialect: ClassVar[Dialect] = ANTHROPIC
 
     def __init__(
         self,
@@ -80,6 +86,7 @@ class AnthropicMessages(HTTPModel):
         client: HTTPClient | None = None,
         timeout: float | None = 600.0,
         settings: Mapping[str, Any] | None = None,
+        native_output: bool | None = None,
         version: str = "2026-10-21",
         longest_chunk: int = 10_000_000,
         longest_answer: int = 100_000_000,
@@ -91,6 +98,7 @@ class AnthropicMessages(HTTPModel):
             client=client,
             timeout=timeout,
             settings=settings,
+            native_output=native_output,
             longest_chunk=longest_chunk,
             longest_answer=longest_answer,
         )

@@ -20,6 +20,7 @@ from ._http_model import HTTPModel
 from ._openai_stream import ChatReader
 from ._responses_stream import ResponsesReader
 from ._server_words import Secret
+from ._strict import OPENAI, Dialect
 
 __all__ = ["HTTPClient", "OpenAIChat", "OpenAIResponses"]
 
@@ -40,6 +41,10 @@ class OpenAIChat(HTTPModel):
     None takes out a field that would be sent, such as ``{"stream_options": None}`` for a server
     that does not know it, which then reports no usage. *longest_chunk* is how many bytes one chunk
     of an answer may have, *longest_answer* all of them together.
+
+    *native_output* says whether the server holds an answer to a schema (``response_format``), for
+    ``Agent(output=Type)``: by default OpenAI's own alone does. Of a server or an older model that
+    does not, the answer is asked for as the call of a tool.
 
     *client* is an `httpx2.AsyncClient` or `httpx.AsyncClient` of your own, for proxies,
     certificates, headers and hooks: the key and *timeout* still come from here, redirects are not
@@ -62,6 +67,7 @@ class OpenAIChat(HTTPModel):
         key_variable="OPENAI_API_KEY",
         url_variable="OPENAI_BASE_URL",
     )
+    _dialect: ClassVar[Dialect] = OPENAI
 
     def _body(self, request: ModelRequest, address: Address) -> bytes:
         return _openai_wire.request_body(self.name, request, self._settings)
@@ -89,6 +95,7 @@ class OpenAIResponses(HTTPModel):
     """
 
     _api: ClassVar[API] = attrs.evolve(OpenAIChat._api, path="/responses")
+    _dialect: ClassVar[Dialect] = OPENAI
 
     def _body(self, request: ModelRequest, address: Address) -> bytes:
         return _responses_wire.request_body(self.name, address.host, request, self._settings)

@@ -7,10 +7,12 @@ The layers, from the top; a file imports from those below it only:
     _plan_results _plan           what its steps came to; the graph, read and put in order
     _kernel _prepare              Kernel: owns what turns and runs share; a run before it begins
     _run _conductor _feed         Run, the face in the caller's task; its loop; its events
+    _answering                    the loop of an agent whose answer has a type
     _early _request               calls that start while the model streams; one model request
     _endings                      what a turn of a run leaves
     _assemble _models             a model's events as whole calls; which model
     _agent _budget                who answers, with what, for how much
+    _output                       what an answer has to be
     _turn _supervisor _asking     Turn, the face in the caller's task; its inside; its end
     _block _facts                 how the blocks open and are left; what is known of a turn
     _routes _guards               from a tool to the way of its calls; what they claim
@@ -28,7 +30,8 @@ The layers, from the top; a file imports from those below it only:
     _limits _adaptive _holds      capacity; one that changes; work that goes on outside the loop
     _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
-    _context abc events           what tools see; the ports; what is streamed and told
+    _context abc                  what tools see; the ports
+    events _model_events          what is told; what is streamed
     _history _stored _messages    a conversation, as JSON too
     _calls _errors                values, and the error tree
 
@@ -58,6 +61,8 @@ from ._errors import ModelError as ModelError
 from ._errors import ModelsFailed as ModelsFailed
 from ._errors import NotSerialisable as NotSerialisable
 from ._errors import NotStarted as NotStarted
+from ._errors import OutputInvalid as OutputInvalid
+from ._errors import OutputRefused as OutputRefused
 from ._errors import RunCancelled as RunCancelled
 from ._errors import ToolFailed as ToolFailed
 from ._errors import TurnscopeError as TurnscopeError

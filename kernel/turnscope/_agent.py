@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias, cast, overload
 
 import attrs
-from typing_extensions import TypeVar  # defaults of type variables came with 3.13
+from typing_extensions import TypeForm, TypeVar  # defaults of type variables came with 3.13
 
 from ._block import kernel_here
 from ._budget import Budget
 from ._context import CallContext, Deps
 from ._history import History
 from ._limits import is_capacity
+from ._output import Answer, answer_of
 from ._retry import Retry
 from ._tools import Tool, as_tool
 from .abc import Model
 
 Output = TypeVar("Output", default=str)
+NewOutput = TypeVar("NewOutput")
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +100,15 @@ def _budget(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
         raise TypeError(f"Agent(budget={value!r}): a Budget, as Budget(turns=10)")
 
 
+def _retries(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"Agent(output_retries={value!r}): a whole number from 0 up")
+
+
+def _answer_of(agent: Agent[Any, Any]) -> Answer | None:
+    return answer_of(agent.output, [tool.name for tool in agent.tools])
+
+
 def _retry(_agent: Agent[Any, Any], _attribute: object, value: object) -> None:
     if not (value is None or isinstance(value, Retry)):
         raise TypeError(f"Agent(retry={value!r}): a Retry, as Retry(attempts=3), or None")
@@ -122,6 +133,15 @@ class Agent(Generic[Deps, Output]):
     """Tools, or plain functions, which become Tools with the default options."""
     instructions: Instructions = attrs.field(default=None, validator=_said)
     """Text, or a function, async or not, of the `RunContext`, asked before each request."""
+    output: TypeForm[Output] = attrs.field(default=cast("TypeForm[Output]", str), hash=False)
+    """The type of `RunResult.output`: text by default, else what pydantic, dataclasses, attrs or
+    TypedDict describe, or plain types, containers and unions of them. The model answers by its
+    API's own mode for that, if it has one (`turnscope.abc.TakesOutput`), else by the call of a tool
+    that is added, "final_answer", which ends the run when the other calls of its turn have
+    settled."""
+    output_retries: int = attrs.field(default=2, validator=_retries)
+    """How many answers of one run that do not fit ``output`` are sent back with what is wrong; the
+    one after them raises `OutputInvalid`. Each takes a turn of the budget."""
     settings: Mapping[str, Any] = attrs.field(
         factory=dict[str, Any], converter=_settings, hash=False
     )
@@ -137,8 +157,16 @@ class Agent(Generic[Deps, Output]):
     """How requests that fail are sent again; None for not at all. By default what may pass by
     itself is tried three times, as the providers' own clients do: if your model's client retries
     too, turn one of the two off."""
+    _answer: Answer | None = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(_answer_of, takes_self=True)
+    )
+    """What ``output`` comes to; None for text."""
 
-    def replace(self, **changes: Any) -> Agent[Deps, Output]:
+    @overload
+    def replace(self, *, output: TypeForm[NewOutput], **changes: Any) -> Agent[Deps, NewOutput]: ...
+    @overload
+    def replace(self, **changes: Any) -> Agent[Deps, Output]: ...
+    def replace(self, **changes: Any) -> Agent[Deps, Any]:
         """A copy with *changes*, by the names of the fields."""
         return attrs.evolve(self, **changes)
 

@@ -18,15 +18,8 @@ from ._assemble import Response
 from ._budget import Ledger
 from ._calls import Status, ToolCall
 from ._early import FAILED, REFUSED, Early
-from ._endings import beneath, failed, messages_of, model_error
-from ._errors import (
-    BudgetExceeded,
-    DeadlineExceeded,
-    InvalidArguments,
-    NotStarted,
-    RunCancelled,
-    TurnscopeError,
-)
+from ._endings import beneath, failed, messages_of, model_error, out_of_time
+from ._errors import BudgetExceeded, InvalidArguments, NotStarted, RunCancelled, TurnscopeError
 from ._history import History
 from ._request import Request
 from ._stored import is_object
@@ -43,7 +36,8 @@ if TYPE_CHECKING:
     from ._outcome import Cause
     from ._places import Route
     from ._routes import Offer
-    from .abc import Model
+    from ._tools import Tool
+    from .abc import Model, OutputSchema
 
 
 class Conductor:
@@ -73,6 +67,7 @@ class Conductor:
         "ledger",
         "model",
         "output",
+        "over",
         "parent",
         "reason",
         "settings",
@@ -116,13 +111,13 @@ class Conductor:
         self.task: Task | None = None
         self.turns = 0
         """Responses that are complete."""
-        self.output: str | None = None
+        self.output: Any = None
         self.reason: FinishReason = "stop"
         self.error: BaseException | None = None
         """What the run raises."""
         self.done = facts.loop.anyio.create_event()
         self._cause: Cause | None = None
-        self.asked, self._end = False, math.inf
+        self.asked, self.over, self._end = False, False, math.inf  # over: an output may be None
         self._turn: Supervisor | None = None
         self.early: Early | None = None
         """The calls of the turn that are taken in while the model streams, if any may start."""
@@ -165,10 +160,10 @@ class Conductor:
             self.finish()
 
     def _next_turn(self) -> Supervisor | None:
-        if self.error is not None or self.output is not None or self._cause is not None:
+        if self.error is not None or self.over or self._cause is not None:
             return None
         if self.facts.loop.now() >= self.deadline:
-            self.error = self._out_of_time()
+            self.error = out_of_time(self._seconds)
             return None
         spent = self.ledger.spend_turn()
         if spent is not None:
@@ -233,6 +228,10 @@ class Conductor:
         else:
             self.early.refuse(call, status, error)
 
+    def asks(self) -> tuple[tuple[Tool[..., Any], ...], OutputSchema | None]:
+        """The tools that the model is told of, and what its API is to hold its answer to."""
+        return self.agent.tools, None
+
     # The end of a turn.
 
     def _commit(self, turn: Supervisor) -> None:
@@ -246,16 +245,16 @@ class Conductor:
         if turn.fatal is not None:
             self.error = failed((*turn.results, *(early.results if early else ())), turn.fatal)
         elif turn.asked and turn.cause is _outcome.TURN_DEADLINE:
-            self.error = self._out_of_time()
+            self.error = out_of_time(self._seconds)
         elif self._spent is not None:
             self.error = self._spent
-        elif response is not None and not response.calls and not turn.asked:
-            self.output, self.reason = response.message.text, response.reason
+        elif response is not None and not turn.asked:
+            self._judge(turn, response)
 
-    def _out_of_time(self) -> TurnscopeError:
-        if self._seconds != math.inf:
-            return BudgetExceeded("seconds", self._seconds)
-        return DeadlineExceeded("the run was ended by its deadline")
+    def _judge(self, turn: Supervisor, response: Response) -> None:
+        """See whether *turn*, which came to its end by itself, was the last."""
+        if not response.calls:
+            self.over, self.output, self.reason = True, response.message.text, response.reason
 
     def finish(self) -> None:
         """Nothing of the run runs any more: say so."""
@@ -263,7 +262,7 @@ class Conductor:
             return
         if self._turn is not None:  # it was asked, and has ended with the task group
             self._commit(self._turn)
-        if self.output is None and self.error is None:
+        if not self.over and self.error is None:
             reason = "the event loop is ending" if self._cause is None else self._cause.reason
             self.error = RunCancelled(reason)
         if isinstance(self.error, TurnscopeError):

@@ -5,12 +5,21 @@ Above: the conductor. Below: the values and the errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from . import _raised
 from ._assemble import Response
 from ._calls import ToolResult
-from ._errors import CallError, DeadlineExceeded, ModelError, NotStarted, ToolFailed
+from ._errors import (
+    BudgetExceeded,
+    CallError,
+    DeadlineExceeded,
+    ModelError,
+    NotStarted,
+    ToolFailed,
+    TurnscopeError,
+)
 from ._messages import Message, ResultMessage, is_blank
 from ._stored import storable
 
@@ -64,3 +73,10 @@ def model_error(error: BaseException | None) -> BaseException:
 def beneath(error: BaseException) -> BaseException | None:
     """What was raised in a request that was interrupted, or not begun: not what only says so."""
     return error.__cause__ if isinstance(error, (CallError, DeadlineExceeded)) else error
+
+
+def out_of_time(seconds: float) -> TurnscopeError:
+    """What a run raises at its deadline, if a budget of *seconds* has set it; else they are inf."""
+    if seconds != math.inf:
+        return BudgetExceeded("seconds", seconds)
+    return DeadlineExceeded("the run was ended by its deadline")

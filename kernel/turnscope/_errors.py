@@ -7,6 +7,8 @@
     ├── BudgetExceeded            a run has spent its turns, calls, tokens or seconds
     ├── ModelError                the model, or the way to it, failed
     │   └── ModelsFailed          so did each of those that it fell back on
+    ├── OutputInvalid             no answer of the model's fitted Agent(output=...)
+    ├── OutputRefused             the model, or its provider, would not give one
     ├── ToolFailed                a tool with on_error="raise" failed in a run
     ├── RunCancelled              a run was cancelled by somebody else than who waits for it
     ├── LimiterLeaked             every slot of a limiter is held by a thread that does not end
@@ -107,6 +109,33 @@ class ModelsFailed(ModelError):
             else None,
             transient=bool(passing),
         )
+
+
+class OutputInvalid(TurnscopeError):
+    """An answer does not fit ``Agent(output=...)``; raised when another may not be asked for."""
+
+    def __init__(self, problems: Sequence[str], answer: str, *, attempt: int, at_most: int) -> None:
+        self.problems: tuple[str, ...] = tuple(problems)
+        """What is wrong with the answer, a sentence each, as the model is told."""
+        self.answer: str = answer
+        """It, as the model gave it: JSON, or whatever it is."""
+        self.attempt: int = attempt
+        """Which answer of the run it was, from 1."""
+        listed = "\n".join(f"- {problem}" for problem in self.problems)
+        super().__init__(
+            f"answer {attempt} of at most {at_most} does not fit Agent(output=...):\n{listed}"
+        )
+
+
+class OutputRefused(TurnscopeError):
+    """The model (*reason* "refusal"), or its provider ("filtered"), would not give an output."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason: str = reason
+        self.text: str = text
+        """What the model said instead; may be empty."""
+        who = "the model" if reason == "refusal" else "the model's provider"
+        super().__init__(f"{who} refused to answer{f': {text[:300]}' if text.strip() else ''}")
 
 
 class ToolFailed(TurnscopeError):

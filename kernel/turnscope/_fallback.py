@@ -20,9 +20,9 @@ from typing import Final
 from anyio import get_current_task
 
 from ._errors import ModelError, ModelsFailed
-from ._models import checked, model_named
+from ._models import checked, model_named, takes_output
 from ._retry import On, check_on, named_by
-from .abc import Model, ModelRequest
+from .abc import Model, ModelRequest, OutputSchema
 from .events import FellBack, ModelEvent
 
 _UNAVAILABLE: Final = (402, 429)
@@ -66,6 +66,10 @@ class Fallback:
         /,
     ) -> None:
         await self._open.pop(get_current_task().id).__aexit__(exc_type, exc, traceback)
+
+    def takes_output(self, output: OutputSchema, /) -> bool:
+        """Whether all of the models do: any of them may be the one that answers."""
+        return all(takes_output(model, output) for model in self.models)
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncIterator[ModelEvent]]:
@@ -118,6 +122,9 @@ def fallback(model: Model | str, *others: Model | str, on: On | None = None) -> 
     exception. By default of a `ModelError` that may pass by itself (a connection, 408, 409), and of
     402, 429 and the statuses from 500 up, also where the server says that it will not; never of a
     request that is wrong, or a key.
+
+    An answer that has a type, ``Agent(output=...)``, is asked for in an API's own mode only if all
+    of the models have one for it, else as the call of a tool, of all of them.
 
     Names are those of ``Agent(model=...)``. The models are opened with this one and closed with it.
     Raises ValueError for fewer than two or a name that nobody offers, and TypeError for what is no

@@ -14,7 +14,7 @@ from anyio import Event
 from anyio.abc import TaskGroup
 
 from ._guests import Guest
-from .abc import Model
+from .abc import Model, OutputSchema, TakesOutput
 
 GROUP: Final = "turnscope.models"
 _NEEDS_NONE: Final = Guest(None, "model")
@@ -37,6 +37,11 @@ def checked(model: object) -> Model:
             "turnscope.abc.Model"
         )
     return cast("Model", model)
+
+
+def takes_output(model: object, output: OutputSchema) -> bool:
+    """Whether *model* says that its API can hold an answer to *output*."""
+    return isinstance(model, TakesOutput) and model.takes_output(output)
 
 
 def model_named(text: str) -> Model:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypedDict
 
 import attrs
 
 from ._agent import Agent
+from ._answering import Answering
 from ._block import facts_here, parent_here
 from ._budget import Budget, Ledger
 from ._calls import Content
@@ -21,6 +23,7 @@ from ._feed import Feed
 from ._history import History
 from ._limits import Limiter
 from ._messages import AssistantMessage, UserMessage, user_message
+from ._models import takes_output
 from ._stored import storable
 from .events import RunEvent
 
@@ -103,6 +106,9 @@ def prepare(
     limiter = None if cap == math.inf else Cap("max_parallel_calls", cap)
     offer = kernel._offer(agent.tools, limiter, not agent.parallel_tool_calls)
     way = kernel._way_to(found)
+    make: Callable[..., Conductor] = Conductor
+    if agent._answer is not None:
+        make = partial(Answering, agent._answer, not takes_output(found, agent._answer.schema))
     given = agent.budget if budget is None else budget
     merged = {**agent.settings, **(settings or {})}
 
@@ -116,7 +122,7 @@ def prepare(
         facts = facts_here(kernel, parent, deps, end, ledger)
         if feed is not None:
             facts = attrs.evolve(facts, observed=True, tell=_both(feed, facts.observed, facts.tell))
-        inside = Conductor(
+        inside = make(
             kernel,
             agent,
             found,

@@ -140,6 +140,7 @@ class Request(Attempt):
     async def _asked(self) -> ModelRequest:
         conductor, facts = self._conductor, self.facts
         agent, instructions = conductor.agent, conductor.agent.instructions
+        tools, output = conductor.asks()
         if callable(instructions):
             context = RunContext(
                 deps=facts.deps,
@@ -152,7 +153,8 @@ class Request(Attempt):
         return ModelRequest(
             history=conductor.history,
             instructions=instructions,
-            tools=agent.tools,
+            tools=tools,
+            output=output,
             parallel_tool_calls=agent.parallel_tool_calls,
             settings=conductor.settings,
         )

@@ -22,7 +22,14 @@ from ._errors import RunCancelled
 from ._feed import Feed
 from ._history import History
 from ._messages import Usage
-from .events import FinishReason, ModelRetried, RunEvent, TextStreamed, TurnFinished
+from .events import (
+    FinishReason,
+    ModelRetried,
+    OutputRetried,
+    RunEvent,
+    TextStreamed,
+    TurnFinished,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +40,7 @@ class RunResult(Generic[Output]):
     """What a run came to."""
 
     output: Output
-    """The text of the answer without calls."""
+    """What ``Agent(output=Type)`` asks for; by default the text of the answer without calls."""
     history: History
     """The whole conversation, that answer included: hand it to the next run, or store it."""
     usage: Usage
@@ -104,7 +111,8 @@ class Run(Generic[Output]):
         """Wait for the run to end; any task may, and more than one.
 
         Raises, with a valid ``.history``: `ModelError` if the model, or a function that gives the
-        instructions, failed; `DeadlineExceeded` and `BudgetExceeded`; `ToolFailed`, from the
+        instructions, failed; `DeadlineExceeded` and `BudgetExceeded`; `OutputInvalid` and
+        `OutputRefused` if the model gave no output of the agent's type; `ToolFailed`, from the
         tool's exception, for a tool with ``on_error="raise"``; `RunCancelled` if the run was ended
         by `cancel`, its block or its kernel. And KeyboardInterrupt, bare.
         """
@@ -144,8 +152,9 @@ class Run(Generic[Output]):
         """The text of the run's answers, as it comes; raises what ``async for`` over the run does.
 
         It reads the run's events, and drops the others. To stop reading ends nothing. If an answer
-        is cut off and asked for again, its text comes anew after an empty line: who can take back
-        what was shown reads the events, and does so at `turnscope.events.ModelRetried`.
+        is cut off or does not fit, and is asked for again, its text comes anew after an empty line:
+        who can take back what was shown reads the events, and does so at
+        `turnscope.events.ModelRetried` and `turnscope.events.OutputRetried`.
         """
         return _Text(self, self.run_id)
 
@@ -190,13 +199,15 @@ class _Text(AsyncIterator[str]):
     No generator: one that is left half-way wants to be closed, and trio warns if it is not.
     """
 
-    __slots__ = ("_begun", "_run", "_run_id")
+    __slots__ = ("_begun", "_ended", "_run", "_run_id")
 
     def __init__(self, run: Run[Any], run_id: str) -> None:
         self._run = run
         self._run_id = run_id
         self._begun = False
         """Whether there was text of this turn's answer."""
+        self._ended = False
+        """Whether there was text of the last turn's."""
 
     async def __anext__(self) -> str:
         while True:
@@ -209,5 +220,8 @@ class _Text(AsyncIterator[str]):
             if isinstance(event, ModelRetried) and self._begun:
                 self._begun = False
                 return "\n\n"
+            if isinstance(event, OutputRetried) and self._ended:
+                self._ended = False
+                return "\n\n"
             if isinstance(event, TurnFinished):
-                self._begun = False
+                self._begun, self._ended = False, self._begun

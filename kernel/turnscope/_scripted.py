@@ -26,7 +26,7 @@ import attrs
 from ._calls import ToolCall
 from ._errors import ModelError
 from ._messages import Usage
-from .abc import ModelRequest
+from .abc import ModelRequest, OutputSchema
 from .events import CallDelta, CallSealed, ModelEvent, ModelFinished, TextDelta
 
 
@@ -75,6 +75,8 @@ class ScriptedModel:
     a `Stream`, an exception to raise, or a function, async or not, of the `ModelRequest` that
     gives one of these; or one such function for all requests.
     usage: what each response that is no Stream reports.
+    takes_output: whether an agent with ``output=Type`` is answered in text, which is JSON; else it
+    is by a ToolCall of "final_answer".
 
     A request beyond the script fails with ModelError.
     """
@@ -84,14 +86,20 @@ class ScriptedModel:
         script: Iterable[Script] | Callable[[ModelRequest], Answer | Awaitable[Answer]],
         *,
         usage: Usage | None = None,
+        takes_output: bool = False,
     ) -> None:
         if isinstance(script, str):
             raise TypeError("ScriptedModel takes a list of answers: ScriptedModel([text])")
         self._script: list[Script] | None = None if callable(script) else list(script)
         self._always = script if callable(script) else None
         self._usage = Usage() if usage is None else usage
+        self._takes_output = takes_output
         self.requests: list[ModelRequest] = []
         """What was asked, in order."""
+
+    def takes_output(self, output: OutputSchema, /) -> bool:
+        """What the script was made to say."""
+        return self._takes_output
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:

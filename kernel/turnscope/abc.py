@@ -3,7 +3,8 @@
 Each has one or two methods. To add a backend, write a class like `Backend` and hand an instance to
 ``Kernel(backends=[...])``, or offer it to everybody as an entry point in ``turnscope.backends``. To
 add a model, write a class like `Model` and hand an instance to an Agent, or offer the class in
-``turnscope.models``: ``Agent(model="mine:NAME")`` then calls it with NAME.
+``turnscope.models``: ``Agent(model="mine:NAME")`` then calls it with NAME. If its API can hold an
+answer to a schema, it says so as in `TakesOutput`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .events import ModelEvent, RunEvent
 if TYPE_CHECKING:
     from ._tools import Tool
 
-__all__ = ["Backend", "Model", "ModelRequest", "Observer"]
+__all__ = ["Backend", "Model", "ModelRequest", "Observer", "OutputSchema", "TakesOutput"]
 
 T = TypeVar("T")
 
@@ -35,6 +36,16 @@ def _no_settings() -> Mapping[str, Any]:
     return {}
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class OutputSchema:
+    """What an answer has to be, for an API that holds a model to it."""
+
+    name: str
+    """Of the type: up to 64 letters, digits, _ and -."""
+    schema: Mapping[str, Any]
+    """A JSON schema of type object."""
+
+
 @attrs.frozen(kw_only=True)
 class ModelRequest:
     """What a model is asked, once a turn."""
@@ -45,6 +56,8 @@ class ModelRequest:
     """What the model is to be: a system prompt, or the provider's like."""
     tools: tuple[Tool[..., Any], ...] = attrs.field(factory=_no_tools)
     """What it may call: ``name``, ``description`` and ``schema`` are for the model."""
+    output: OutputSchema | None = None
+    """What the answer has to be; only of a model that `TakesOutput`, which said yes to it."""
     parallel_tool_calls: bool = True
     """Whether it may ask for several calls at once."""
     settings: Mapping[str, Any] = attrs.field(factory=_no_settings)
@@ -69,6 +82,22 @@ class Model(Protocol):
         server's status and words, and with ``transient=True`` for what may pass by itself, as a
         connection that broke: the same request then comes again, by the `turnscope.Retry` of the
         agent. Any other exception reaches the user as the cause of one.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesOutput(Protocol):
+    """What a `Model` has beside ``stream`` if its API can hold an answer to a schema.
+
+    Of a model without it, and for a schema that it does not take, the answer is asked for as the
+    call of a tool, which is among the tools of the request.
+    """
+
+    def takes_output(self, output: OutputSchema, /) -> bool:
+        """Whether requests with this ``output`` get text that is JSON and fits.
+
+        Asked once a run, before its first request.
         """
         ...
 

@@ -8,17 +8,26 @@ those of one turn: `ModelStarted`, its text, `ModelAnswered`, its calls, `TurnFi
 start early come, and may settle, among the text: if the response then fails or is refused, they are
 `CallDiscarded`. What fails and is tried again is no other call and no other turn: between
 `ModelStarted` and `ModelAnswered` each `ModelRetried` and `ModelFellBack`, and among the progress
-of a call each `CallRetried` and `CallHedged`. Both unions may grow: keep a ``case _``.
+of a call each `CallRetried` and `CallHedged`. After a turn whose answer does not fit comes
+`OutputRetried`. Both unions may grow: keep a ``case _``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from ._calls import ToolCall, ToolResult
 from ._messages import AssistantMessage, Usage
+from ._model_events import CallDelta as CallDelta
+from ._model_events import CallSealed as CallSealed
+from ._model_events import FellBack as FellBack
+from ._model_events import FinishReason as FinishReason
+from ._model_events import ModelEvent as ModelEvent
+from ._model_events import ModelFinished as ModelFinished
+from ._model_events import ReasoningDelta as ReasoningDelta
+from ._model_events import TextDelta as TextDelta
 
 __all__ = [
     "CallDelta",
@@ -39,6 +48,7 @@ __all__ = [
     "ModelFinished",
     "ModelRetried",
     "ModelStarted",
+    "OutputRetried",
     "ReasoningDelta",
     "ReasoningStreamed",
     "RunEvent",
@@ -49,72 +59,6 @@ __all__ = [
     "TurnEvent",
     "TurnFinished",
 ]
-
-FinishReason: TypeAlias = Literal["stop", "calls", "length", "refusal", "filtered"]
-"""Why a response ended: it was complete; it asks for calls; it was cut at the limit of tokens; the
-model would not; the provider would not."""
-
-
-@attrs.frozen
-class TextDelta:
-    """More of the answer's text."""
-
-    text: str
-
-
-@attrs.frozen
-class ReasoningDelta:
-    """More of what the model thinks, or the end of a part of it, with what goes back unchanged."""
-
-    text: str
-    opaque: Any = None
-    """What the provider wants back with this part: JSON data. It ends the part."""
-
-
-@attrs.frozen
-class CallDelta:
-    """More of a call: the first one of an *index* names it, all of them bring arguments."""
-
-    index: int
-    """Which call of the response: calls are in call order by it. It need not be without gaps, but a
-    call begins before any that comes after it in call order is sealed."""
-    id: str | None = None
-    """The server's id; None or "" where it gave none. The first counts."""
-    name: str | None = None
-    """The tool's name; the first counts."""
-    arguments: str = ""
-    """A piece of the JSON text of the arguments, cut anywhere."""
-
-
-@attrs.frozen
-class CallSealed:
-    """The arguments of a call are complete: the protocol said so, or went on to the next.
-
-    Never because what has come happens to be JSON: calls of some tools start at their seal.
-    """
-
-    index: int
-
-
-@attrs.frozen
-class ModelFinished:
-    """The response is complete; the last event of a stream. Without it the response has failed."""
-
-    reason: FinishReason = "stop"
-    usage: Usage = attrs.field(factory=Usage)
-
-
-@attrs.frozen
-class FellBack:
-    """A model failed before anything came of it; the request goes on to another, *model*."""
-
-    model: str
-    error: Exception
-
-
-ModelEvent: TypeAlias = (
-    TextDelta | ReasoningDelta | CallDelta | CallSealed | ModelFinished | FellBack
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -266,6 +210,19 @@ class TurnFinished(TurnEvent):
 
 
 @attrs.frozen(kw_only=True)
+class OutputRetried(TurnEvent):
+    """The answer does not fit ``Agent(output=...)``, and another is asked for in the next turn.
+
+    It comes after `TurnFinished`. Who shows text takes back that of the turn, if it had no calls.
+    """
+
+    attempt: int
+    """Which answer it was, from 1."""
+    error: Exception
+    """What is wrong with it, as the model is told."""
+
+
+@attrs.frozen(kw_only=True)
 class RunFinished(TurnEvent):
     """A run has ended, and nothing of it runs any more but for reported leaks; its last event."""
 
@@ -293,5 +250,6 @@ RunEvent: TypeAlias = (
     | CallSettled
     | CallDiscarded
     | TurnFinished
+    | OutputRetried
     | RunFinished
 )

@@ -35,6 +35,7 @@ async def test_an_agent_is_a_tool_of_another() -> None:
     ("name", "printed"),
     [
         ("agent", "sunny in Beijing and sunny in Shanghai"),
+        ("typed_answer", "refund True 2"),
         ("agent_as_tool", "Found three letters about tea. Found three letters about silk."),
     ],
 )

@@ -13,6 +13,7 @@ from . import (  # noqa: F401 because importing them registers their bugs
     bugs_of_early_start,
     bugs_of_hedging,
     bugs_of_order,
+    bugs_of_outputs,
     bugs_of_plans,
     bugs_of_retries,
     bugs_of_runs,

@@ -11,8 +11,9 @@ than all the rest. It is the only place in the kernel that knows pydantic. Insid
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 import pydantic
@@ -30,6 +31,8 @@ from ._signature import is_context, namespace_of, no_schema, parameters_of, reso
 from ._text import to_text as to_text
 
 _Arguments = str | bytes | Mapping[str, Any]
+WRAPPED: Final = "value"
+"""The field of an answer that is no object by itself."""
 
 
 @attrs.frozen(eq=False)
@@ -132,6 +135,37 @@ def from_signature(
         raise
     explain = functools.partial(_explain_pydantic, schema)
     return Parameters(schema, context, validator.validate_json, validator.validate_python, explain)
+
+
+def from_type(kind: Any) -> tuple[Parameters, bool]:
+    """Read what a value of the type *kind* is in JSON, and whether it is wrapped there.
+
+    An object is as it is, anything else is the one field, ``value``, of an object: neither APIs nor
+    tools take another at the top. Raises TypeError for a type that JSON has no form for.
+    """
+    if kind is None or isinstance(kind, (str, Mapping)) or inspect.isroutine(kind):
+        raise TypeError(
+            f"output={_problems.given(cast('object', kind))}: it is the type of an answer, such as "
+            "a dataclass, int | str or list[City]; for plain text, leave it out"
+        )
+    try:
+        rewritten = Rewriter().rewrite(kind)
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(rewritten)
+        schema = _untitled(adapter.json_schema(schema_generator=_JsonSchema))
+        validator = adapter.validator
+        wrapped = schema.get("type") != "object"
+        if wrapped:
+            schema, validator = _compiled("answer", {WRAPPED: (rewritten, True)})
+    except Exception as error:
+        first, _, _ = str(error).partition("\n\nFor further")[0].partition(". Set `arbitrary_types")
+        raise TypeError(
+            f"output={_problems.cut(repr(kind), 80)} has no JSON schema: "
+            f"{_problems.cut(' '.join(first.split()))}; give a type that a model can write "
+            "(JSON-like types, dataclasses, attrs classes, TypedDicts, pydantic models, unions)"
+        ) from error
+    explain = functools.partial(_explain_pydantic, schema)
+    read = validator.validate_json, validator.validate_python
+    return Parameters(schema, None, *read, explain), wrapped
 
 
 def from_schema(schema: Mapping[str, Any]) -> Parameters:
