@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ("turnscope", "turnscope_backends", "turnscope_adapters")
-EXTRAS = "trio,uvloop,cli,openai,anthropic,langchain,mcp"
+EXTRAS = "trio,uvloop,cli,openai,anthropic,langchain,mcp,otel"
 SCRATCH = ROOT / ".nox" / "turnscope"
 REPORTS = SCRATCH / "reports"  # one JUnit file for each pytest run; .ci/run adds them up
 

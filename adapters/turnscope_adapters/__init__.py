@@ -34,5 +34,8 @@ the kernel finds by name. From the top::
     _mcp_tools  _mcp_results         what it lists; what it answers
     _mcp_errors                      what goes wrong with it
 
+    otel                             spans and metrics of OpenTelemetry's, by an observer
+    _otel_attributes                 what they say
+
 Importing this package imports none of them.
 """

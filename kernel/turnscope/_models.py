@@ -39,6 +39,12 @@ def checked(model: object) -> Model:
     return cast("Model", model)
 
 
+def name_of(model: object) -> str | None:
+    """What *model* calls itself, if it does."""
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) else None
+
+
 def model_named(text: str) -> Model:
     """A new model, of the API and the name that *text* says; raises ValueError if there is none."""
     api, colon, name = text.partition(":")
