@@ -35,7 +35,7 @@ the kernel finds by name. From the top::
     _mcp_errors                      what goes wrong with it
 
     otel                             spans and metrics of OpenTelemetry's, by an observer
-    _otel_attributes                 what they say
+    _otel_attributes  _otel_carried  what they say; a span on its way to a worker process
 
 Importing this package imports none of them.
 """

@@ -46,8 +46,9 @@ except ModuleNotFoundError as _missing:  # pragma: no cover  # because the tests
     ) from _missing
 
 from . import _otel_attributes as attributes
+from ._otel_carried import carried_span
 
-__all__ = ["Telemetry"]
+__all__ = ["Telemetry", "carried_span"]
 
 _SCOPE: Final = "turnscope"
 _AGENT: Final[Mapping[str, Any]] = {attributes.OPERATION: "invoke_agent"}
@@ -91,7 +92,8 @@ class Telemetry:
     with all its attempts, and ``execute_tool NAME`` for the body of a call. A call's span is the
     current one in its body, on both event loops and in threads, so that what the body makes spans
     of, and the runs that it nests, are below it; that of a request is current in its model. What
-    calls the kernel is above. A worker process is told of no span.
+    calls the kernel is above. A worker process is told of a call's span by
+    ``ProcessBackend(carry=carried_span)``, handed to the kernel in ``backends=``.
 
     Metrics: ``gen_ai.client.operation.duration`` and ``.time_to_first_chunk`` (seconds), and
     ``gen_ai.client.token.usage`` (tokens).

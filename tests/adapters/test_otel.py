@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.adapters.traced_tools import work
 from tests.support import Loop
 from turnscope import Agent, Kernel, ModelError, Retry, RunResult, ToolCall, Usage, tool
 from turnscope.events import CallDelta, ModelFinished, TextDelta
 from turnscope.testing import ScriptedModel, Stream
 from turnscope_adapters.openai import OpenAIChat
-from turnscope_adapters.otel import Telemetry
+from turnscope_adapters.otel import Telemetry, carried_span
+from turnscope_backends import ProcessBackend
 
 SECRET = "the-secret"
 USED = Usage(input_tokens=10, output_tokens=5, cached_tokens=3, reasoning_tokens=2)
@@ -405,6 +411,49 @@ def test_metrics_count_tokens_and_time_operations(any_loop: Loop) -> None:
     assert timed == {"invoke_agent": 1, "chat": 2, "execute_tool": 1}
     (first,) = [p for name, p in points if name == "gen_ai.client.operation.time_to_first_chunk"]
     assert first.count == 1 and 0 <= first.sum < math.inf
+
+
+@pytest.mark.parametrize("told_of", [True, False])
+def test_spans_of_a_worker_process_are_below_their_calls(
+    told_of: bool, any_loop: Loop, tmp_path: Path
+) -> None:
+    told = Told()
+    calls = [
+        ToolCall(name, "work", json.dumps({"path": str(tmp_path / name)}))
+        for name in ("one", "two")
+    ]
+    backend = ProcessBackend(carry=carried_span if told_of else None)
+    script = answer(*calls), answer(ToolCall("three", "work", calls[0].arguments)), answer()
+    ran(any_loop, told, Agent(tools=[work]), *script, backends=[backend])
+    spans = {
+        (span.attributes or {})["gen_ai.tool.call.id"]: span.context
+        for span in told.spans
+        if span.name == "execute_tool work"
+    }
+    made = {
+        name: [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("one", "two")
+    }
+    assert [len(made["one"]), len(made["two"])] == [2, 1]
+    # A worker is used again: nothing of a call's span is left for the next.
+    for span, call in zip([*made["one"], *made["two"]], ["one", "three", "two"], strict=True):
+        above = spans[call]
+        assert above is not None
+        if told_of:
+            assert span["parent_id"] == f"0x{above.span_id:016x}"
+            assert span["context"]["trace_id"] == f"0x{above.trace_id:032x}"
+        else:
+            assert span["parent_id"] is None
+
+
+def test_a_carried_span_is_current_in_its_block_alone_and_without_one_nothing_is() -> None:
+    assert carried_span() is None
+    with Told().tracer.start_as_current_span("a") as span:
+        there = pickle.loads(pickle.dumps(carried_span()))
+    with there:
+        found = trace.get_current_span().get_span_context()
+        assert found.span_id == span.get_span_context().span_id and found.is_remote
+    assert trace.get_current_span() is trace.INVALID_SPAN
 
 
 def test_without_the_package_it_is_said_what_to_install() -> None:
