@@ -21,9 +21,16 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ("turnscope", "turnscope_backends", "turnscope_adapters")
-EXTRAS = "trio,uvloop,cli,openai,anthropic,langchain"
+EXTRAS = "trio,uvloop,cli,openai,anthropic,langchain,mcp,otel"
 SCRATCH = ROOT / ".nox" / "turnscope"
 REPORTS = SCRATCH / "reports"  # one JUnit file for each pytest run; .ci/run adds them up
+
+NODE = SCRATCH / "node"
+NODE_SCRIPTS = NODE / "node_modules" / ".bin"
+NPM_SERVERS = (
+    "@modelcontextprotocol/server-everything",
+    "@modelcontextprotocol/server-filesystem",
+)
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 MATRIX = ("3.11", "3.12", "3.13")
@@ -63,10 +70,10 @@ def _build(run: functools.partial[object]) -> Path:
     return _built[0]
 
 
-def install_wheel(session: nox.Session, *more: str) -> None:
-    """Install the wheel with all extras, and make sure that it is what Python imports."""
+def install_wheel(session: nox.Session, *more: str, extras: str = EXTRAS) -> None:
+    """Install the wheel with *extras*, and make sure that it is what Python imports."""
     wheel = distribution(session)
-    session.install(f"turnscope[{EXTRAS}] @ {wheel.as_uri()}", *more)
+    session.install(f"turnscope[{extras}] @ {wheel.as_uri()}", *more)
     # Under `nox -r` pip would keep an older wheel: it has the same version.
     session.install("--force-reinstall", "--no-deps", str(wheel), silent=True)
     probe = "import sys, {0}; sys.exit('site-packages' not in {0}.__file__)"
@@ -84,6 +91,16 @@ PARTS = ("tests/kernel", "tests/backends", "tests/contract", "tests/adapters", "
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def install_servers(session: nox.Session) -> None:
+    """Install the MCP servers of npm that tests run; without npm, those tests are skipped."""
+    if shutil.which("npm") is None:
+        session.warn("npm is not here: tests against MCP servers of npm are skipped")
+    elif not NODE_SCRIPTS.exists():
+        NODE.mkdir(parents=True, exist_ok=True)
+        where = ("--no-audit", "--no-fund", "--no-save", "--prefix", str(NODE))
+        session.run("npm", "install", *where, *NPM_SERVERS, external=True, silent=True)
+
+
 def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
     """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own."""
     report = REPORTS / f"{re.sub(r'[^0-9a-z.]+', '-', session.name.lower()).strip('-')}.xml"
@@ -97,7 +114,11 @@ def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
         "--dist=worksteal",
         *arguments,
         *session.posargs,
-        env={"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile)},
+        env={
+            "HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile),
+            # Last, so that of what npm installs only what is asked for by name is found.
+            "PATH": os.pathsep.join([os.environ["PATH"], str(NODE_SCRIPTS)]),
+        },
     )
 
 
@@ -128,7 +149,8 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The suite on one Python: each event loop, asyncio, uvloop and trio."""
-    install_wheel(session, *group("test"))
+    install_wheel(session, *group("test"), *group("mcp"))
+    install_servers(session)
     pytest(session, *(WHOLE if session.python == RUNNING else BRIEF))
 
 
@@ -138,7 +160,10 @@ def lowest(session: nox.Session) -> None:
     constraints = SCRATCH / "lowest.txt"
     constraints.parent.mkdir(parents=True, exist_ok=True)
     constraints.write_text("".join(f"{pin}\n" for pin in lower_bounds()))
-    install_wheel(session, *group("test"), "--constraint", str(constraints))
+    # Without mcp, which asks for newer versions of httpx2 and jsonschema than we do: its tests are
+    # skipped here. The other sessions have them, on the newest.
+    some = ",".join(name for name in EXTRAS.split(",") if name != "mcp")
+    install_wheel(session, *group("test"), "--constraint", str(constraints), extras=some)
     session.run("python", "-m", "pip", "list")
     pytest(session, "brief", *PARTS)
 
@@ -160,7 +185,8 @@ def lower_bounds() -> list[str]:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """The suite on asyncio and trio, with the wheel's lines mapped back to the source tree."""
-    install_wheel(session, *group("test"), *group("coverage"))
+    install_wheel(session, *group("test"), *group("mcp"), *group("coverage"))
+    install_servers(session)
     # Not uvloop: nothing of ours runs there that does not run on asyncio. Nor the command's own
     # processes, which it does not look into.
     some = (*PARTS, "--loop=asyncio", "--loop=trio", "--ignore-glob=*/test_cli_*.py")

@@ -13,6 +13,7 @@ the kernel finds by name. From the top::
     _record  _interrupts                    what happened; Ctrl-C
     _demo_model  _demo_tools  _files        the script and the tools of the demo
     _model_names  _targets  _conversation   what the options name
+    _servers                                the tool servers that they name
 
     openai  anthropic                models behind HTTP, each with its _wire and its _stream:
                                      what is sent, and what is read
@@ -25,6 +26,16 @@ the kernel finds by name. From the top::
     asgi                             runs behind HTTP: a block for handlers, a streaming response
     _disconnect  _sse_form           who listens for the client; what it is told
     _record                          as above
+
+    mcp                              the tools of Model Context Protocol servers
+    _mcp_connection                  one connection, in a task of its own
+    _mcp_stdio  _mcp_http            the ways to a server
+    _mcp_process                     its process group
+    _mcp_tools  _mcp_results         what it lists; what it answers
+    _mcp_errors                      what goes wrong with it
+
+    otel                             spans and metrics of OpenTelemetry's, by an observer
+    _otel_attributes  _otel_carried  what they say; a span on its way to a worker process
 
 Importing this package imports none of them.
 """

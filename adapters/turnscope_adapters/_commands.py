@@ -41,6 +41,7 @@ def run_agent(
     *,
     model: str,
     tools: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    mcp: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     instructions: str | None = None,
     history: str | None = None,
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
@@ -66,6 +67,9 @@ def run_agent(
     tools
         MODULE:NAME of a Tool, a function, or a list, tuple or dict of them; MODULE alone for every
         Tool in it. May be given more than once.
+    mcp
+        A tool server of the Model Context Protocol: the command that starts it, in quotes, or its
+        URL. PREFIX= before it goes before the names of its tools. May be given more than once.
     instructions
         What the model is to be: a system prompt.
     history
@@ -87,6 +91,7 @@ def run_agent(
     options = _run_command.Options(
         model=model,
         tools=tools,
+        mcp=mcp,
         instructions=instructions,
         history=history,
         timeout=timeout,

@@ -1,7 +1,7 @@
 """``turnscope run PROMPT``: an agent of options, on a prompt, against a real model.
 
-Above: `_commands`. Below: `_stage`, which runs and shows it, `_model_names`, `_targets` and
-`_conversation`, which find what the options name.
+Above: `_commands`. Below: `_stage`, which runs and shows it, `_model_names`, `_targets`, `_servers`
+and `_conversation`, which find what the options name.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ._conversation import Conversation
 from ._errors import BadUsage, Broken
 from ._interrupts import Interrupts
 from ._model_names import model_of
+from ._servers import server_of
 from ._stage import PATIENCE, Loop, Stage, check_loop
 from ._targets import find
 
@@ -34,6 +35,7 @@ class Options:
 
     model: str
     tools: tuple[str, ...] = ()
+    mcp: tuple[str, ...] = ()
     instructions: str | None = None
     history: str | None = None
     timeout: float | None = None
@@ -54,6 +56,7 @@ def run(prompt: str | None, options: Options) -> int:
     if prompt is None and (conversation is None or conversation.history is None):
         raise BadUsage("there is no prompt; only a conversation in --history goes on without one")
     agent, budget = _agent(options), _budget(options)
+    servers = [server_of(text) for text in options.mcp]
     with Interrupts(PATIENCE) as interrupts:
         stage = Stage(
             agent=agent,
@@ -64,6 +67,7 @@ def run(prompt: str | None, options: Options) -> int:
             history=None if conversation is None else conversation.history,
             timeout=options.timeout,
             budget=budget,
+            servers=servers,
         )
         try:
             stage.show(options.json, sys.stderr)

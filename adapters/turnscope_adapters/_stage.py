@@ -1,7 +1,8 @@
 """One run of an agent, shown while it goes on: as lines of JSON, as text, or drawn live.
 
 What a command shows, and how Ctrl-C ends it, is the same for `_demo` and `_run_command`, which are
-above. Below: `_timeline`, `_prose` and `_json_lines`, which show it, `_record` and `_interrupts`.
+above. Below: `_timeline`, `_prose` and `_json_lines`, which show it, `_record`, `_servers` and
+`_interrupts`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import Any, Final, Literal, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, TypeAlias
 
 import anyio
 import attrs
@@ -26,9 +27,14 @@ from turnscope.abc import Observer
 from ._errors import BadUsage
 from ._interrupts import Interrupts
 from ._json_lines import JsonLines
+from ._mcp_errors import ServerError
 from ._prose import LiveProse, PlainProse
 from ._record import Record
+from ._servers import play_with
 from ._timeline import Timeline
+
+if TYPE_CHECKING:
+    from .mcp import MCPServer
 
 Loop: TypeAlias = Literal["asyncio", "uvloop", "trio"]
 
@@ -73,6 +79,8 @@ class Stage:
     timeout: float | None = None
     budget: Budget | None = None
     limits: Limits | None = None
+    servers: Sequence[MCPServer] = ()
+    """Whose tools the agent has, too."""
     error: TurnscopeError | None = None
     """What the run raised."""
     _run: Run[Any] | None = None
@@ -161,11 +169,21 @@ class Stage:
 
     async def _play(self, observers: Sequence[Observer]) -> None:
         """Run the agent until it is done, or Ctrl-C ends it; nothing is lost of its events."""
+
+        async def play(agent: Agent[Any, Any]) -> None:
+            await self._run_on_kernel(agent, observers)
+
+        try:
+            await play_with(self.agent, self.servers, self.interrupts, play)
+        except ServerError as exc:  # of a start; those of the run are noted there
+            self.error = exc
+
+    async def _run_on_kernel(self, agent: Agent[Any, Any], observers: Sequence[Observer]) -> None:
         start = anyio.current_time()
         async with Kernel(limits=self.limits, grace=GRACE) as kernel:
             try:
                 begun = kernel.start(
-                    self.agent,
+                    agent,
                     self.prompt,
                     history=self.history,
                     timeout=self.timeout,

@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ._worker import follow, load, type_name
@@ -62,6 +63,19 @@ def pack(kwargs: Mapping[str, Any]) -> bytes:
                     f"worker process ({exc}); pass plain data, or use the thread backend"
                 ) from exc
         raise TypeError(f"the arguments cannot be sent to a worker process ({whole})") from whole
+
+
+def pack_around(carried: AbstractContextManager[object] | None) -> bytes | None:
+    """Pickle what a call is to be in, if anything. Raises TypeError if that cannot be."""
+    if carried is None:
+        return None
+    try:
+        return pickle.dumps(carried, pickle.HIGHEST_PROTOCOL)
+    except Exception as exc:
+        raise TypeError(
+            f"what carry= gave, of type {type_name(carried)}, cannot be sent to a worker process "
+            f"({exc}); return an object of a class at module level, with plain data"
+        ) from exc
 
 
 def unpack(outcome: Outcome) -> Any:

@@ -71,7 +71,7 @@ class Pool:
             self._end_soon(self._idle.pop()[0])
         await self._group.__aexit__(None, None, None)
 
-    async def run(self, request: tuple[str, str, bytes]) -> _parcels.Outcome:
+    async def run(self, request: tuple[str, str, bytes, bytes | None]) -> _parcels.Outcome:
         """Have an idle worker carry out *request*; one is started if there is none.
 
         A cancellation kills the worker. Raises `_child.Broken` if the worker dies by itself,

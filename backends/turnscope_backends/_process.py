@@ -12,6 +12,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -39,12 +40,22 @@ class ProcessBackend:
     told to end, and leaves its programs alone; if its exit functions take more than a second, it is
     killed. If the parent is gone, a busy worker is killed after a second; on Windows it ends after
     its call.
+
+    Context variables stay in this process. *carry* is for what a call is to have of them there: it
+    is called in the call's own context, and the context manager that it returns is pickled, sent
+    along, and entered around the function in the worker; None is sent to no one.
     """
 
-    def __init__(self, warm: int = 0) -> None:
+    def __init__(
+        self,
+        warm: int = 0,
+        *,
+        carry: Callable[[], AbstractContextManager[object] | None] | None = None,
+    ) -> None:
         if warm < 0:
             raise ValueError(f"warm is a number of workers, 0 or more, not {warm!r}")
         self._warm = warm
+        self._carry = carry
         self._pool: Pool | None = None
 
     @property
@@ -94,9 +105,10 @@ class ProcessBackend:
     ) -> T:
         """Run ``fn(**kwargs)`` in a worker; a cancellation kills the worker.
 
-        Raises what *fn* raises, with the worker's traceback as a note; TypeError if an argument or
-        the result cannot be pickled; `turnscope.WorkerLost` if the worker died; RuntimeError if
-        none can be started, or if the backend is not open; what `check` raises.
+        Raises what *fn* raises, with the worker's traceback as a note; TypeError if an argument,
+        the result or what *carry* gives cannot be pickled; `turnscope.WorkerLost` if the worker
+        died; RuntimeError if none can be started, or if the backend is not open; what `check` and
+        *carry* raise.
         """
         if self._pool is None:
             raise RuntimeError("open a ProcessBackend before its calls: async with backend: ...")
@@ -105,9 +117,10 @@ class ProcessBackend:
             self.check(fn)
             raise ValueError(f"{_shown(fn)} is not to be found where it was defined")
         arguments = _parcels.pack(kwargs)
+        around = None if self._carry is None else _parcels.pack_around(self._carry())
         release = context.hold()
         try:
-            outcome = await self._pool.run((*place, arguments))
+            outcome = await self._pool.run((*place, arguments, around))
         except Broken as exc:
             raise WorkerLost(
                 f"the worker process of {_shown(fn)!r} {exc}; its effects are unknown"

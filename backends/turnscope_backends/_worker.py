@@ -19,7 +19,7 @@ import select
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import ModuleType
 from typing import Any, BinaryIO, Final
 
@@ -154,8 +154,12 @@ def begin(path: list[str], script: str | None) -> Told:
     return True, pickle.dumps(None), "NoneType", "", ""
 
 
-def call(module: str, path: str, arguments: bytes) -> Told:
-    """Call the function at *path* in *module* with the pickled *arguments*."""
+def call(module: str, path: str, arguments: bytes, around: bytes | None = None) -> Told:
+    """Call the function at *path* in *module* with the pickled *arguments*.
+
+    *around* is the context manager to call it in, pickled, if there is one.
+    """
+    value: Any = None
     try:
         try:
             fn = follow(module, path)
@@ -171,7 +175,15 @@ def call(module: str, path: str, arguments: bytes) -> Told:
                 f"the arguments cannot be rebuilt in a worker process ({exc}); pass plain "
                 "data, or use the thread backend"
             ) from exc
-        value = fn(**kwargs)
+        try:
+            within = nullcontext() if around is None else load(around)
+        except Exception as exc:
+            raise TypeError(
+                f"what carry= gave cannot be rebuilt in a worker process ({exc}); make it of plain "
+                "data"
+            ) from exc
+        with within:
+            value = fn(**kwargs)
     except BaseException as exc:
         return _failure(exc)
     try:

@@ -20,7 +20,7 @@ from typing import Final
 from anyio import get_current_task
 
 from ._errors import ModelError, ModelsFailed
-from ._models import checked, model_named, takes_output
+from ._models import checked, model_named, name_of, takes_output
 from ._retry import On, check_on, named_by
 from .abc import Model, ModelRequest, OutputSchema
 from .events import FellBack, ModelEvent
@@ -103,8 +103,7 @@ class Fallback:
 
 
 def _name_of(model: object) -> str:
-    name = getattr(model, "name", None)
-    return name if isinstance(name, str) else type(model).__name__
+    return name_of(model) or type(model).__name__
 
 
 def fallback(model: Model | str, *others: Model | str, on: On | None = None) -> Model:

@@ -20,7 +20,8 @@ from anyio import CancelScope, Event
 from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken, current_token
 
-from ._interrupt import AsyncioTraps, Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
+from ._awaited import AsyncioTraps
+from ._interrupt import Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
 
 if TYPE_CHECKING:
     import asyncio

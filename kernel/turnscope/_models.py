@@ -39,6 +39,12 @@ def checked(model: object) -> Model:
     return cast("Model", model)
 
 
+def name_of(model: object) -> str | None:
+    """What *model* calls itself, if it does."""
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) else None
+
+
 def takes_output(model: object, output: OutputSchema) -> bool:
     """Whether *model* says that its API can hold an answer to *output*."""
     return isinstance(model, TakesOutput) and model.takes_output(output)

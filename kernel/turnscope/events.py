@@ -84,6 +84,9 @@ class RunStarted(TurnEvent):
 class ModelStarted(TurnEvent):
     """A request is sent to the model."""
 
+    model: str | None = None
+    """Its ``name``, if it has one."""
+
 
 @attrs.frozen(kw_only=True)
 class TextStreamed(TurnEvent):

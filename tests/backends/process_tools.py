@@ -67,6 +67,30 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+class Around:
+    """What a call can be in: it sets a variable, and says what came of the call."""
+
+    now: str | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        Around.now = self.name
+
+    def __exit__(self, *_: object) -> None:
+        Around.now = None
+
+
+class AroundOnlyHere(Around):
+    def __reduce__(self) -> tuple[Callable[[int], OnlyHere], tuple[int]]:
+        return _only_here, (os.getpid(),)
+
+
+def around() -> str | None:
+    return Around.now
+
+
 def pid() -> int:
     return os.getpid()
 

@@ -12,7 +12,8 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,8 +80,8 @@ class Backend:
 
 
 @asynccontextmanager
-async def opened(warm: int = 0) -> AsyncIterator[Backend]:
-    backend = Backend(ProcessBackend(warm))
+async def opened(warm: int = 0, **options: Any) -> AsyncIterator[Backend]:
+    backend = Backend(ProcessBackend(warm, **options))
     async with backend.backend:
         yield backend
     assert backend.context.held == 0
@@ -392,7 +393,40 @@ def test_the_checker_for_leftovers_lets_idle_workers_stay(run: Run) -> None:
     run(main)
 
 
+def test_what_is_carried_is_around_its_call_and_no_other(run: Run) -> None:
+    name: ContextVar[str | None] = ContextVar("name", default=None)
+
+    def carry() -> tools.Around | None:
+        found = name.get()
+        return None if found is None else tools.Around(found)
+
+    async def main() -> None:
+        async with opened(carry=carry) as call:
+            assert await call(tools.around) is None
+            name.set("a")
+            assert await call(tools.around) == "a"
+            with pytest.raises(ValueError, match="plainly"):
+                await call(tools.fails, how="plainly")
+            name.set(None)
+            assert await call(tools.around) is None
+            assert len(call.pool._idle) == 1
+
+    run(main)
+
+
 # What cannot travel
+
+
+def test_what_cannot_be_carried_is_told(run: Run) -> None:
+    async def main() -> None:
+        async with opened(carry=lambda: nullcontext(lambda: None)) as call:
+            with pytest.raises(TypeError, match=r"what carry= gave, of type nullcontext"):
+                await call(tools.pid)
+        async with opened(carry=lambda: tools.AroundOnlyHere("a")) as call:
+            with pytest.raises(TypeError, match=r"what carry= gave cannot be rebuilt"):
+                await call(tools.pid)
+
+    run(main)
 
 
 def test_an_unpicklable_argument_is_named(run: Run) -> None:

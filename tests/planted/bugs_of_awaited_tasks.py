@@ -11,7 +11,7 @@ import pytest
 
 from tests.properties.generate import plans
 from tests.properties.test_l4_bounded_cancel import TASKS, bounded_cancel
-from turnscope._interrupt import AsyncioTraps
+from turnscope._awaited import AsyncioTraps
 
 from .bugs import planted
 
