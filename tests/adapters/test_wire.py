@@ -46,9 +46,11 @@ GARBAGE = bytes(range(256)) * 50
 MUCH = 65_536
 COMMENT = b": " + b"x" * 100 + b"\n"
 
-
 FAULTS: dict[str, tuple[Fault, str, bool]] = {
-    **{f"stalled, {at}": (Fault(place, end="wait"), SILENCE, True) for at, place in PLACES.items()},
+    **{
+        f"stalled, {at}": (Fault(PLACES[at], end="wait"), SILENCE, True)
+        for at in ("before", "in the head", "in a line")
+    },
     **{f"closed, {at}": (Fault(place), BROKE, True) for at, place in PLACES.items()},
     **{
         f"reset, {at}": (Fault(PLACES[at], end="reset"), BROKE, True)
@@ -119,7 +121,8 @@ FAULTS: dict[str, tuple[Fault, str, bool]] = {
 
 def options_for(fault: str) -> dict[str, Any]:
     """Bounds of silence and size that the fault comes to soon, and what is no fault never does."""
-    silence = 0.3 if "stalled" in fault else SECONDS
+    # The connection has to be made within it too, also on a machine that stands still for a while.
+    silence = 0.8 if "stalled" in fault else SECONDS
     sizes = {"longest_chunk": 1_000_000, "longest_answer": 2_000_000}
     return {"timeout": silence, **(sizes if "endless" in fault else {})}
 

@@ -101,13 +101,15 @@ class Wire:
             gone = threading.Event()
             asking = threading.Thread(target=_pass_on, args=[client, server, gone], daemon=True)
             asking.start()
+            fault = None
             with contextlib.suppress(ConnectionError):
                 while data := server.recv(65_536):
-                    if self.fault is not None:
-                        self._spoil(self.fault, data, client, server, gone)
+                    fault = self.fault  # which may be another when this one ends
+                    if fault is not None:
+                        self._spoil(fault, data, client, server, gone)
                         break
                     self._send(client, [data])
-            if self.fault is None or self.fault.end != "reset":
+            if fault is None or fault.end != "reset":
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
             asking.join()  # which the shutdown has woken up, if the client had not gone
