@@ -203,3 +203,11 @@ def bench(session: nox.Session) -> None:
     """The latency benchmark: `nox -s bench -- --help`, `-- --compare main`, `-- --plots FOLDER`."""
     install_wheel(session, *group("bench"))
     session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session(python=MATRIX[0])
+def llama(session: nox.Session) -> None:
+    """By hand: models behind llama.cpp's own server, with a small model that the tests make."""
+    # Its server comes from a package that has it built.
+    install_wheel(session, *group("test"), "xllamacpp", "gguf")
+    pytest(session, "brief", "tests/by_hand/llama_server.py", "--numprocesses=0")
