@@ -106,8 +106,11 @@ def install_servers(session: nox.Session) -> None:
         installed.write_text(names)
 
 
-def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
-    """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own."""
+def pytest(session: nox.Session, profile: str, *arguments: str, programs: str = "") -> None:
+    """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own.
+
+    *programs* is a folder of those that the tests start, beside what npm installed.
+    """
     report = REPORTS / f"{re.sub(r'[^0-9a-z.]+', '-', session.name.lower()).strip('-')}.xml"
     report.unlink(missing_ok=True)
     session.run(
@@ -122,7 +125,9 @@ def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
         env={
             "HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile),
             # Last, so that of what npm installs only what is asked for by name is found.
-            "PATH": os.pathsep.join([os.environ["PATH"], str(NODE_SCRIPTS)]),
+            "PATH": os.pathsep.join(
+                filter(None, [os.environ["PATH"], str(NODE_SCRIPTS), programs])
+            ),
         },
     )
 
@@ -203,6 +208,20 @@ def bench(session: nox.Session) -> None:
     """The latency benchmark: `nox -s bench -- --help`, `-- --compare main`, `-- --plots FOLDER`."""
     install_wheel(session, *group("bench"))
     session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session(python=MATRIX[0])
+def litellm(session: nox.Session) -> None:
+    """By hand: models behind LiteLLM's proxy, which has aimock behind it. 700 MB to install."""
+    install_wheel(session, *group("test"))
+    install_servers(session)
+    # In an environment of its own: it asks for exact versions of what is tested here.
+    place = SCRATCH / "litellm"
+    if not (place / "bin" / "litellm").exists():
+        session.run("python", "-m", "venv", str(place))
+        session.run(str(place / "bin" / "pip"), "install", "litellm[proxy]", external=True)
+    path = "tests/by_hand/litellm_proxy.py"
+    pytest(session, "brief", path, "--numprocesses=0", programs=str(place / "bin"))
 
 
 @nox.session(python=MATRIX[0])
