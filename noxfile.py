@@ -30,6 +30,8 @@ NODE_SCRIPTS = NODE / "node_modules" / ".bin"
 NPM_SERVERS = (
     "@modelcontextprotocol/server-everything",
     "@modelcontextprotocol/server-filesystem",
+    # In this version: it has a new one every few days, and tests count the pieces that it streams.
+    "@copilotkit/aimock@1.43.0",
 )
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -92,17 +94,23 @@ CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 
 
 def install_servers(session: nox.Session) -> None:
-    """Install the MCP servers of npm that tests run; without npm, those tests are skipped."""
+    """Install the servers of npm that tests run; without npm, those tests are skipped."""
+    installed = NODE / "installed.txt"
+    names = "".join(f"{name}\n" for name in NPM_SERVERS)
     if shutil.which("npm") is None:
-        session.warn("npm is not here: tests against MCP servers of npm are skipped")
-    elif not NODE_SCRIPTS.exists():
+        session.warn("npm is not here: tests against servers of npm are skipped")
+    elif not installed.exists() or installed.read_text() != names:
         NODE.mkdir(parents=True, exist_ok=True)
         where = ("--no-audit", "--no-fund", "--no-save", "--prefix", str(NODE))
         session.run("npm", "install", *where, *NPM_SERVERS, external=True, silent=True)
+        installed.write_text(names)
 
 
-def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
-    """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own."""
+def pytest(session: nox.Session, profile: str, *arguments: str, programs: str = "") -> None:
+    """Run pytest, with the examples of *profile* (tests/conftest.py) and a report of its own.
+
+    *programs* is a folder of those that the tests start, beside what npm installed.
+    """
     report = REPORTS / f"{re.sub(r'[^0-9a-z.]+', '-', session.name.lower()).strip('-')}.xml"
     report.unlink(missing_ok=True)
     session.run(
@@ -117,7 +125,9 @@ def pytest(session: nox.Session, profile: str, *arguments: str) -> None:
         env={
             "HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", profile),
             # Last, so that of what npm installs only what is asked for by name is found.
-            "PATH": os.pathsep.join([os.environ["PATH"], str(NODE_SCRIPTS)]),
+            "PATH": os.pathsep.join(
+                filter(None, [os.environ["PATH"], str(NODE_SCRIPTS), programs])
+            ),
         },
     )
 
@@ -198,3 +208,25 @@ def bench(session: nox.Session) -> None:
     """The latency benchmark: `nox -s bench -- --help`, `-- --compare main`, `-- --plots FOLDER`."""
     install_wheel(session, *group("bench"))
     session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session(python=MATRIX[0])
+def litellm(session: nox.Session) -> None:
+    """By hand: models behind LiteLLM's proxy, which has aimock behind it. 700 MB to install."""
+    install_wheel(session, *group("test"))
+    install_servers(session)
+    # In an environment of its own: it asks for exact versions of what is tested here.
+    place = SCRATCH / "litellm"
+    if not (place / "bin" / "litellm").exists():
+        session.run("python", "-m", "venv", str(place))
+        session.run(str(place / "bin" / "pip"), "install", "litellm[proxy]", external=True)
+    path = "tests/by_hand/litellm_proxy.py"
+    pytest(session, "brief", path, "--numprocesses=0", programs=str(place / "bin"))
+
+
+@nox.session(python=MATRIX[0])
+def llama(session: nox.Session) -> None:
+    """By hand: models behind llama.cpp's own server, with a small model that the tests make."""
+    # Its server comes from a package that has it built.
+    install_wheel(session, *group("test"), "xllamacpp", "gguf")
+    pytest(session, "brief", "tests/by_hand/llama_server.py", "--numprocesses=0")

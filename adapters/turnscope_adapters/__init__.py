@@ -21,6 +21,8 @@ the kernel finds by name. From the top::
     _http  _bodies  _chunks  _sse    connections; what all requests, and all answers, are made of
     _address  _server_words          where, and with which key; what a server says when it refuses
 
+    functions                        tools from OpenAI's function definitions, and those from tools
+
     langchain  _langchain_parts      tools from and for LangChain; what their results are made of
 
     asgi                             runs behind HTTP: a block for handlers, a streaming response

@@ -2,7 +2,7 @@
 
 Everything is converted anew for each request: 0.3 us a message, where making it JSON takes
 1 us, and is done each time anyway, because the server remembers nothing. Above: `openai`. Below:
-`_bodies`, and the kernel's values.
+`_bodies`, `functions`, and the kernel's values.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from turnscope.abc import ModelRequest
 
 from ._bodies import described, encoded, kind_of, text_of
 from ._strict import OPENAI, asked
+from .functions import to_function
 
 Plain = dict[str, Any]
 
@@ -41,17 +42,7 @@ def request_body(name: str, request: ModelRequest, settings: Mapping[str, Any]) 
         "stream_options": {"include_usage": True},
     }
     if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    **({"description": tool.description} if tool.description else {}),
-                    "parameters": tool.schema,
-                },
-            }
-            for tool in request.tools
-        ]
+        body["tools"] = [to_function(tool) for tool in request.tools]
         # True is what every server does anyway, and some refuse a field that they do not know.
         if not request.parallel_tool_calls:
             body["parallel_tool_calls"] = False

@@ -1,7 +1,7 @@
 """From a ModelRequest to the body of a Responses request. Pure.
 
 The server is asked to remember nothing: the whole conversation is sent each time, with the items
-that it made and cannot do without. Above: `openai`. Below: `_bodies`, and
+that it made and cannot do without. Above: `openai`. Below: `_bodies`, `functions`, and
 `_responses_items`.
 """
 
@@ -18,6 +18,7 @@ from turnscope.abc import ModelRequest
 from ._bodies import encoded, kind_of, merged, text_of
 from ._responses_items import Kept
 from ._strict import OPENAI, asked
+from .functions import to_function
 
 Plain = dict[str, Any]
 
@@ -54,14 +55,8 @@ def request_body(
         body["instructions"] = request.instructions
     if request.tools:
         body["tools"] = [
-            {
-                "type": "function",
-                "name": tool.name,
-                **({"description": tool.description} if tool.description else {}),
-                "parameters": tool.schema,
-                # Left out, it is true, and then every field of a schema has to be required.
-                "strict": False,
-            }
+            # Left out, it is true, and then every field of a schema has to be required.
+            {**to_function(tool, flat=True), "strict": False}
             for tool in request.tools
         ]
         # True is what every server does anyway, and some refuse a field that they do not know.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import traceback
@@ -94,66 +93,9 @@ def test_a_server_that_says_not_to_ask_again_is_believed(
     assert not failure(any_loop, site.base_url).transient
 
 
-# The wire.
+# The wire; what it can do to any model is in `test_wire`.
 
 PART = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked("".join(HELLO))
-LONG = HEAD + b"\r\ndata: " + b"x" * 10_000_001
-SILENCE = "silent for too long; raise timeout="
-BROKE = "connection to 127.0.0.1:.* broke"
-CUT = "ended before the response was complete"
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize(
-    ("pieces", "ends", "words", "transient"),
-    [
-        ([], "wait", SILENCE, True),
-        ([PART], "wait", SILENCE, True),
-        ([], "close", BROKE, True),
-        ([PART], "close", BROKE, True),
-        ([PART], "reset", BROKE, True),
-        ([HEAD + b"\r\n" + "".join(HELLO).encode()], "close", CUT, True),
-        ([HEAD + b"\r\n" + "".join(HELLO)[:-9].encode()], "close", "is not JSON", True),
-        ([PART, b"zz\r\n"], "close", BROKE, True),
-        ([b"SSH-2.0-OpenSSH_9\r\n"], "close", BROKE, True),
-        ([HEAD + b"\r\n" + bytes(range(256)) * 50], "close", CUT, True),
-        ([HEAD + b"\r\ndata: \xff\xfe\x00\r\n\r\n"], "wait", "is not JSON", False),
-        ([HEAD + b"x: " + b"y" * 200_000 + b"\r\n\r\n"], "wait", BROKE, True),
-        ([LONG], "wait", "more than 10,000,000 bytes.*longest_chunk=", False),
-        ([HEAD + b"\r\n" + b": x\n" * 30_000], "wait", "100,000 bytes.*longest_answer=", False),
-    ],
-    ids=[
-        "silent",
-        "stalled",
-        "closed",
-        "cut",
-        "reset",
-        "cut between events",
-        "cut within an event",
-        "garbage for a chunk",
-        "garbage for a head",
-        "garbage for a body",
-        "garbage for an event",
-        "a long header",
-        "a long line",
-        "no end",
-    ],
-)
-def test_a_fault_on_the_wire_is_one_error_and_leaves_nothing(
-    pieces: list[bytes],
-    ends: str,
-    words: str,
-    transient: bool,
-    library: Any,
-    any_loop: Loop,
-) -> None:
-    options = {} if pieces == [LONG] else {"longest_answer": 100_000}
-    with RawServer(*pieces, end=ends) as server:
-        with pytest.raises(ModelError, match=words) as caught:
-            raise failure(any_loop, server.base_url, library, timeout=0.5, **options)
-    assert caught.value.status is None
-    assert caught.value.transient == transient
-    gc.collect()
 
 
 def test_nobody_there_is_an_error_that_says_so(any_loop: Loop) -> None:

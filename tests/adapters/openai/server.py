@@ -240,9 +240,9 @@ class RawServer:
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
 
-def chunked(text: str) -> bytes:
+def chunked(text: str | bytes) -> bytes:
     """*text* as one chunk of a chunked body."""
-    data = text.encode()
+    data = text.encode() if isinstance(text, str) else text
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 

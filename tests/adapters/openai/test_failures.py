@@ -178,35 +178,6 @@ def test_nobody_there_is_an_error_that_says_so(library: Any, any_loop: Loop) -> 
 
 PART = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked(HELLO[1])
 WHOLE = PART + chunked(chunk(finish="stop"))
-SILENCE = "silent for too long; raise timeout="
-BROKE = "connection to 127.0.0.1:.* broke"
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize(
-    ("pieces", "end", "words"),
-    [
-        ([], "close", BROKE),
-        ([], "reset", BROKE),
-        ([], "wait", SILENCE),
-        ([b"HTTP/1.1 200 OK\r\ncontent-"], "close", BROKE),
-        ([b"SSH-2.0-OpenSSH_9\r\n"], "close", BROKE),
-        ([PART], "close", BROKE),
-        ([PART], "reset", BROKE),
-        ([PART], "wait", SILENCE),
-        ([PART, b"zz\r\n"], "close", BROKE),
-        ([HEAD + b"content-length: 1000\r\n\r\n" + HELLO[1].encode()], "close", BROKE),
-        ([HEAD + b"\r\n" + HELLO[1].encode()], "close", "ended before the response was complete"),
-        ([HEAD + b"content-length: 0\r\n\r\n"], "close", "ended before the response was complete"),
-    ],
-)
-def test_a_connection_that_fails_is_an_error_that_says_so(
-    pieces: list[bytes], end: str, words: str, library: Any, any_loop: Loop
-) -> None:
-    with RawServer(*pieces, end=end) as server:
-        with pytest.raises(ModelError, match=words) as caught:
-            raise failure(any_loop, server.base_url, library, timeout=0.2)
-    assert caught.value.status is None
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "wait"])
