@@ -554,7 +554,9 @@ async def test_a_runs_output_may_be_none_and_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [None, "City", {"type": "object"}, object(), anyio.Event, lambda: 3], ids=repr
+    "kind",
+    [None, "City", {"type": "object"}, object(), anyio.Event, lambda: 3],
+    ids=["None", "a text", "a schema", "an object", "an event", "a function"],
 )
 def test_what_is_no_type_of_an_answer_is_refused(kind: Any) -> None:
     with pytest.raises(TypeError, match="output="):
