@@ -209,7 +209,7 @@ def an_answer_that_comes_after_the_cancel_counts(patch: pytest.MonkeyPatch) -> N
         response = self._response
         commit(self, turn)
         if response is not None and not response.calls:
-            self.output, self.error = response.message.text, None
+            self.over, self.output, self.error = True, response.message.text, None
 
     patch.setattr(_conductor.Conductor, "_commit", late)
 
