@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import attrs
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.support import Loop
@@ -166,6 +166,11 @@ SPLITS = st.tuples(
 
 def same_however_it_is_cut(split: tuple[Answer, int, int], loop: Loop | None = None) -> None:
     answer, *seeds = split
+    # Of one that the length limit cut before any arguments came, only a seal says that it has none.
+    assume(
+        answer.reason != "length"
+        or all(ask.arguments is None or ask.arguments.strip() for ask in answer.asks)
+    )
     responses = []
     for seed in seeds:
         assembler = Assembler()
