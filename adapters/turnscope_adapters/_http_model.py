@@ -59,6 +59,9 @@ class HTTPModel(ABC):
     *longest_answer* (bytes) that is not above 0.
     """
 
+    provider: ClassVar[str]
+    """Whose API it speaks, by the word of OpenTelemetry's conventions; also with other servers."""
+
     _api: ClassVar[API]
     _dialect: ClassVar[Dialect]
 

@@ -19,6 +19,7 @@ from turnscope.events import (
     ModelAnswered,
     ModelFellBack,
     ModelRetried,
+    ModelStarted,
     OutputRetried,
     TurnEvent,
 )
@@ -37,11 +38,16 @@ def of_event(event: TurnEvent) -> Attributes:
     return {"turnscope.run_id": event.run_id}
 
 
-def of_model(model: str | None) -> Attributes:
-    """What is said of a request to *model*."""
-    about: Attributes = {OPERATION: "chat"}
-    if model:
-        about["gen_ai.request.model"] = model
+def of_provider(event: ModelStarted) -> Attributes:
+    """Whose API is asked; the conventions want a word also where nobody says one."""
+    return {"gen_ai.provider.name": event.provider or "_OTHER"}
+
+
+def of_request(event: ModelStarted) -> Attributes:
+    """Which model is asked."""
+    about: Attributes = {OPERATION: "chat", **of_provider(event)}
+    if event.model:
+        about["gen_ai.request.model"] = event.model
     return about
 
 

@@ -66,6 +66,7 @@ class AnthropicMessages(HTTPModel):
     not above 0.
     """
 
+    provider: ClassVar[str] = "anthropic"
     _api: ClassVar[API] = API(
         maker="Anthropic",
         base_url="https://api.anthropic.com",

@@ -60,6 +60,7 @@ class OpenAIChat(HTTPModel):
     cannot be sent, and for a *timeout*, *longest_chunk* or *longest_answer* that is not above 0.
     """
 
+    provider: ClassVar[str] = "openai"
     _api: ClassVar[API] = API(
         maker="OpenAI",
         base_url="https://api.openai.com/v1",
@@ -94,6 +95,7 @@ class OpenAIResponses(HTTPModel):
     ``custom`` tools, raise `turnscope.ModelError`.
     """
 
+    provider: ClassVar[str] = "openai"
     _api: ClassVar[API] = attrs.evolve(OpenAIChat._api, path="/responses")
     _dialect: ClassVar[Dialect] = OPENAI
 

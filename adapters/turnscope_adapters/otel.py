@@ -77,6 +77,8 @@ class _Run:
     request: _Open | None = None
     asked: dict[str, Any] = attrs.field(factory=dict[str, Any])
     """What the metrics of the request under way say of it."""
+    provider: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    """Whose API the first request went to, which is said of the whole run."""
     heard: bool = False
     """Whether anything of the answer has come."""
     ready: dict[int, int] = attrs.field(factory=dict[int, int])
@@ -163,7 +165,8 @@ class Telemetry:
             self._end(run.turn.span, event.error)
         run.run.span.set_attributes(attributes.of_usage(event.usage))
         self._end(run.run.span, event.error)
-        self._durations.record(run.run.seconds, {**_AGENT, **attributes.of_error(event.error)})
+        about = {**_AGENT, **run.provider, **attributes.of_error(event.error)}
+        self._durations.record(run.run.seconds, about)
 
     def _turn_finished(self, event: TurnFinished) -> None:
         run = self._runs.get(event.run_id)
@@ -188,7 +191,10 @@ class Telemetry:
 
     def _request_started(self, event: ModelStarted) -> None:
         run, turn = self._turn_of(event)
-        run.asked = attributes.of_model(event.model)
+        run.asked = attributes.of_request(event)
+        if run.run is not None and not run.provider:
+            run.provider = attributes.of_provider(event)
+            run.run.span.set_attributes(run.provider)
         run.heard = False
         name = f"chat {event.model}" if event.model else "chat"
         run.request = self._begun(name, event, turn.span, run.asked, SpanKind.CLIENT)

@@ -41,8 +41,17 @@ def checked(model: object) -> Model:
 
 def name_of(model: object) -> str | None:
     """What *model* calls itself, if it does."""
-    name = getattr(model, "name", None)
-    return name if isinstance(name, str) else None
+    return _said(model, "name")
+
+
+def provider_of(model: object) -> str | None:
+    """Whose API *model* speaks, if it says so."""
+    return _said(model, "provider")
+
+
+def _said(model: object, what: str) -> str | None:
+    word = getattr(model, what, None)
+    return word if isinstance(word, str) else None
 
 
 def takes_output(model: object, output: OutputSchema) -> bool:

@@ -21,7 +21,7 @@ from ._calls import Status, ToolCall, ToolResult
 from ._early import FAILED
 from ._endings import model_error
 from ._errors import BudgetExceeded, ModelError
-from ._models import name_of
+from ._models import name_of, provider_of
 from ._places import Route
 from ._retry import Retry, covers
 from ._retrying import retried
@@ -88,9 +88,9 @@ class Request(Attempt):
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, str]:
         if self.facts.observed:
-            self.facts.tell(
-                ModelStarted(model=name_of(self._conductor.model), **self.facts.event())
-            )
+            model = self._conductor.model
+            name, provider = name_of(model), provider_of(model)
+            self.facts.tell(ModelStarted(model=name, provider=provider, **self.facts.event()))
         retry = self.tool.retry
         return self.once() if retry is None else retried(self, retry)
 

@@ -69,7 +69,8 @@ class Model(Protocol):
     """A language model behind some API.
 
     It may be an async context manager too: it is then entered before its first request, in a task
-    of the kernel's, and left in the same task when the kernel closes.
+    of the kernel's, and left in the same task when the kernel closes. If it has a ``name`` or a
+    ``provider``, texts, events tell of them.
     """
 
     def stream(

@@ -86,6 +86,8 @@ class ModelStarted(TurnEvent):
 
     model: str | None = None
     """Its ``name``, if it has one."""
+    provider: str | None = None
+    """Whose API it speaks, as ``"openai"``: its ``provider``, if it has one."""
 
 
 @attrs.frozen(kw_only=True)

@@ -81,6 +81,7 @@ class Named(ScriptedModel):
     """A scripted model that says what it is called."""
 
     name = "gpt-test"
+    provider = "openai"
 
 
 def answer(*calls: ToolCall, text: str = "", usage: Usage | None = None) -> Stream:
@@ -156,6 +157,7 @@ def test_attributes_have_the_conventions_names(any_loop: Loop) -> None:
     assert dict(first.attributes or {}) == {
         "turnscope.run_id": run_id,
         "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "gpt-test",
         "gen_ai.response.finish_reasons": ("tool_calls",),
         "gen_ai.usage.input_tokens": 10,
@@ -175,6 +177,7 @@ def test_attributes_have_the_conventions_names(any_loop: Loop) -> None:
     whole = dict(told.one("invoke_agent").attributes or {})
     assert whole["gen_ai.usage.input_tokens"] == 20
     assert whole["gen_ai.operation.name"] == "invoke_agent"
+    assert whole["gen_ai.provider.name"] == "openai"
 
 
 @pytest.mark.parametrize("content", [False, True])
@@ -268,7 +271,9 @@ def test_failures_say_what_kind_they_are(any_loop: Loop) -> None:
     timed = [point.attributes for name, point in told.points() if name.endswith(".duration")]
     # Of a name that a model has made up there is no series of its own.
     names = {
-        about["error.type"]: about.get("gen_ai.tool.name") for about in timed if len(about) > 2
+        about["error.type"]: about["gen_ai.tool.name"]
+        for about in timed
+        if "gen_ai.tool.name" in about
     }
     assert names == {"KeyError": "fails", "timed_out": "late"}
     assert {"gen_ai.operation.name": "execute_tool", "error.type": "invalid"} in timed
@@ -409,6 +414,10 @@ def test_metrics_count_tokens_and_time_operations(any_loop: Loop) -> None:
         if name == "gen_ai.client.operation.duration"
     }
     assert timed == {"invoke_agent": 1, "chat": 2, "execute_tool": 1}
+    asked = {"invoke_agent", "chat"}  # the conventions want a provider for these
+    for name, point in points:
+        if name.startswith("gen_ai.client.") and point.attributes["gen_ai.operation.name"] in asked:
+            assert point.attributes["gen_ai.provider.name"] == "openai"
     (first,) = [p for name, p in points if name == "gen_ai.client.operation.time_to_first_chunk"]
     assert first.count == 1 and 0 <= first.sum < math.inf
 
