@@ -1,4 +1,4 @@
-"""One aimock for all tests of this folder, and an environment that has no key."""
+"""One aimock for the tests of each file, and an environment that has no key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.adapters.openai.conftest import _no_keys as _no_keys_of_openai
 __all__ = ["_no_keys_of_anthropic", "_no_keys_of_openai"]
 
 
-@pytest.fixture(scope="session")
+# Not for the session: other tests look whether this process has any child left.
+@pytest.fixture(scope="module")
 def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AIMock]:
     with closing(AIMock(tmp_path_factory.mktemp("aimock"))) as running:
         yield running
