@@ -110,7 +110,13 @@ def of_others(python: str) -> list[str]:
 
 # What `lowest` and `coverage` look at: the laws and the benchmark are made of the same calls.
 PARTS = ("tests/kernel", "tests/backends", "tests/contract", "tests/adapters", "tests/examples")
-APART = ("--ignore=tests/adapters/aimock", "--ignore=tests/adapters/test_wire.py")
+# They leave out what is shared, and Ctrl-C in processes of its own: neither looks into those.
+APART = (
+    "--ignore=tests/adapters/aimock",
+    "--ignore=tests/adapters/test_wire.py",
+    "--ignore=tests/adapters/test_cli_interrupt.py",
+    "--ignore=tests/kernel/test_ctrl_c.py",
+)
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

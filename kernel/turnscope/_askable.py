@@ -62,8 +62,8 @@ class Askable(View):
         turn, inner = self.turn, self.inner
         assert turn is not None and inner is not None  # because the body runs
         if turn.asked and not self.told and turn.sent(cancellation):
-            # On asyncio its own words say whose it is: the rest of the look is a sixth of the time
-            # in which 64 calls are cancelled.
+            # On asyncio its own words say whose it is. With what else went for it, this short way
+            # saves 6 % of the instructions from a cancel until 64 calls are quiet.
             inner.shield = True
             self._tell(turn)
         elif inner.cancel_called:  # enforced
