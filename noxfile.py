@@ -212,8 +212,10 @@ def lowest(session: nox.Session) -> None:
     some = ",".join(name for name in EXTRAS.split(",") if name != "mcp")
     install_wheel(session, *group("test"), "--constraint", str(constraints), extras=some)
     session.run("python", "-m", "pip", "list")
-    pytest(session, "brief", *PARTS, *APART, "--loop=asyncio", "--loop=trio")
-    pytest(session, "brief", "tests/contract", "--loop=uvloop", part="uvloop")
+    pytest(session, "brief", *PARTS, *APART, "--loop=asyncio")
+    # What no other library has a part in: how the kernel and each loop get on.
+    loops = ("tests/contract", "tests/kernel/test_ending.py", "tests/kernel/test_driver.py")
+    pytest(session, "brief", *loops, "--loop=trio", "--loop=uvloop", part="loops")
 
 
 def lower_bounds() -> list[str]:
@@ -232,12 +234,12 @@ def lower_bounds() -> list[str]:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """The suite on asyncio and trio, with the wheel's lines mapped back to the source tree."""
+    """The suite on asyncio, with the wheel's lines mapped back to the source tree."""
     install_wheel(session, *group("test"), *group("mcp"), *group("coverage"))
     install_servers(session)
-    # Not uvloop: nothing of ours runs there that does not run on asyncio. Nor the command's own
-    # processes, which it does not look into.
-    some = (*PARTS, *APART, "--loop=asyncio", "--loop=trio", "--ignore-glob=*/test_cli_*.py")
+    # Not on uvloop and trio, for which few lines are: the other sessions run those, and this one is
+    # the slowest for what it does. Nor the command's own processes, which it does not look into.
+    some = (*PARTS, *APART, "--loop=asyncio", "--ignore-glob=*/test_cli_*.py")
     pytest(session, "brief", *some, "--cov", "--cov-report=term-missing")
 
 
