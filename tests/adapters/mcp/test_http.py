@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -11,8 +10,6 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
 from mcp.server import MCPServer as Official
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError as Told
@@ -22,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
+from tests.adapters.hosted import Hosted
 from tests.adapters.mcp.serving import LEFT_TO_GC, PATIENT, SECONDS, eventually, result, results
 from turnscope import Kernel, Status, ToolCall
 from turnscope.events import CallProgress
@@ -39,57 +37,30 @@ KEY = "Bearer 0123456789"
 TOOL = {"name": "ask", "inputSchema": {"type": "object"}}
 
 
-class Site:
-    """Both kinds of server, under hypercorn, in a thread with an event loop of its own."""
+class Site(Hosted):
+    """Both kinds of server, under one address."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sleeping = threading.Event()
         self.cancelled = threading.Event()
         self.headers: list[dict[str, str]] = []
         self.elsewhere: list[str] = []
         self.told: list[str] = []
         self._calls: list[str] = []
-        self._started = threading.Event()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-
-    def __enter__(self) -> Site:
-        self._thread.start()
-        assert self._started.wait(SECONDS)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive()
 
     async def called(self, habit: str) -> None:
         """Wait for a call of the odd server of that *habit*, and forget it."""
         await eventually(lambda: habit in self._calls)
         self._calls.remove(habit)
 
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config = Config()
-        config.bind = [f"127.0.0.1:{self.port}"]
-        config.graceful_timeout = 1
-        config.errorlog = None
+    def app(self) -> Starlette:
         official = self._official().streamable_http_app()
         odd = Route("/odd/{habit}", self._odd, methods=["POST", "GET", "DELETE"])
-        app = Starlette(
+        return Starlette(
             routes=[odd, Mount("/", official)], lifespan=official.router.lifespan_context
         )
-        serving = asyncio.create_task(serve(app, config, shutdown_trigger=self._stop.wait))
-        while True:  # hypercorn says to its log alone when it listens
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            await asyncio.sleep(0.01)
-        self._started.set()
-        await serving
 
     def _official(self) -> Official:
         server = Official("official")

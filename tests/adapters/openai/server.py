@@ -1,7 +1,7 @@
 """Real servers on loopback that speak what models are asked in, well or badly.
 
 They run in threads of their own, so that what they have open is not mistaken for what the adapter
-left: `ChatServer` is Starlette under hypercorn; `RawServer` sends any bytes at all, also such as no
+left: `ChatServer` is a `Hosted` one; `RawServer` sends any bytes at all, also such as no
 HTTP library would.
 """
 
@@ -19,12 +19,12 @@ from typing import Any
 
 import attrs
 import psutil
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+
+from tests.adapters.hosted import Hosted
 
 SECONDS = 10
 """After which a wait is taken to hang: far more than any takes."""
@@ -100,44 +100,17 @@ class Site:
 Handler = Callable[[Request, Site], Awaitable[Response]]
 
 
-class ChatServer:
-    """Starlette under hypercorn, in a thread with an event loop of its own."""
+class ChatServer(Hosted):
+    """A base URL for each test, at which its own handler answers."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._numbers = itertools.count()
         self._sites: dict[str, tuple[Site, Handler]] = {}
-        self._started = threading.Event()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
-    def __enter__(self) -> ChatServer:
-        self._thread.start()
-        assert self._started.wait(SECONDS)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config = Config()
-        config.bind = [f"127.0.0.1:{self.port}"]
-        config.graceful_timeout = 1
-        config.errorlog = None
+    def app(self) -> Starlette:
         path = "/{site}/v1/{api:path}"
-        app = Starlette(routes=[Route(path, self._answer, methods=["POST"])])
-        serving = asyncio.create_task(serve(app, config, shutdown_trigger=self._stop.wait))
-        while True:  # hypercorn says to its log alone when it listens
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            await asyncio.sleep(0.01)
-        self._started.set()
-        await serving
+        return Starlette(routes=[Route(path, self._answer, methods=["POST"])])
 
     async def _answer(self, request: Request) -> Response:
         site, handler = self._sites[request.path_params["site"]]
