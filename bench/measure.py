@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -72,16 +73,17 @@ def check_no_children(within: float = 5.0) -> None:
 
 
 def _children() -> list[str]:
+    # By each process's own word of its parent: a list of the children of one thread goes away with
+    # that thread, and worker threads end while they are looked at.
     alive = []
-    for path in Path("/proc/self/task").glob("*/children"):
-        for pid in path.read_text().split():
-            try:
-                # The state stands behind the name, which may hold anything: Z has ended.
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if state != "Z":
-                alive.append(pid)
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # Behind the name, which may hold anything, stand the state (Z: it has ended) and the parent.
+            state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # it has ended since
+        if int(parent) == os.getpid() and state not in "ZX":
+            alive.append(path.parent.name)
     return alive
 
 

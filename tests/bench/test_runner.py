@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,33 @@ from bench.scenarios import EVERY, FOOTPRINT, IMPORT, SCENARIOS, SMALL
 
 
 def test_a_process_that_outlives_its_event_loop_is_seen() -> None:
-    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-        pytest.skip("this system does not tell the children of a process by /proc")
+    if not os.path.exists("/proc/self/stat"):
+        pytest.skip("this system does not tell the parent of a process by /proc")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         with pytest.raises(CheckFailed, match="child processes are alive"):
             check_no_children(within=0.05)
         child.communicate(b"\n")
+
+
+def test_threads_that_end_while_it_looks_are_no_matter() -> None:
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            few = [threading.Thread(target=int) for _ in range(20)]
+            for thread in few:
+                thread.start()
+            for thread in few:
+                thread.join()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        for _ in range(100):
+            check_no_children(within=5)
+    finally:
+        over.set()
+        churning.join()
 
 
 def test_an_import_without_bytecode_is_no_figure(
