@@ -25,7 +25,6 @@ Below this file: nothing. It knows the words of the other rooms, but imports non
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -180,6 +179,13 @@ class CallError(TurnscopeError):
     """Why a call came to something else than a value of its tool."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of *known* that *name* may have been meant for, if any is near."""
+    import difflib  # here, because it takes 2 ms, and most names are known
+
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
 class UnknownTool(CallError):
     """The model asked for a tool that the turn does not offer."""
 
@@ -187,9 +193,9 @@ class UnknownTool(CallError):
         self.name: str = name
         self.known: tuple[str, ...] = tuple(known)
         shown = name if len(name) <= 80 else f"{name[:80]}..."
-        near = difflib.get_close_matches(shown, self.known, n=1)
-        if near:
-            hint = f"did you mean {near[0]!r}?"
+        near = nearest(shown, self.known)
+        if near is not None:
+            hint = f"did you mean {near!r}?"
         elif self.known:
             hint = f"the tools are: {', '.join(self.known)}"
         else:

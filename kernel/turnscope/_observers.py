@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
-from typing import Final
 
 from .abc import Observer
 from .events import RunEvent
-
-logger: Final = logging.getLogger("turnscope")
 
 
 class Observers:
@@ -32,7 +28,9 @@ class Observers:
             except Exception:
                 if id(observer) not in self._silenced:
                     self._silenced.add(id(observer))
-                    logger.exception(
+                    import logging  # here, because it is 3 % of the import of turnscope
+
+                    logging.getLogger("turnscope").exception(
                         "observer %s failed; its further failures are not logged",
                         type(observer).__name__,
                     )

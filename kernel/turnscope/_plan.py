@@ -2,18 +2,19 @@
 
 An argument of a step may be a reference to what another step came to. A reference is replaced by
 data, whose type it keeps, and never by text; what it is replaced by is not looked at again. Above:
-`_plan_tool`, which has the calls made. Below: nothing.
+`_plan_tool`, which has the calls made. Below: errors.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 import attrs
+
+from ._errors import nearest
 
 REFERENCE: Final = "$ref"
 LITERAL: Final = "$literal"
@@ -109,8 +110,8 @@ def _step(
         if name == own:
             problems.append(f"{where}: step {_shown(own)} cannot wait for itself; take this out")
         elif name not in known:
-            near = difflib.get_close_matches(name[:80], list(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the steps are: {_listed(known)}"
+            near = nearest(name[:80], known)
+            hint = f"did you mean {near!r}?" if near else f"the steps are: {_listed(known)}"
             problems.append(f"{where}: there is no step {_shown(name)}; {hint}")
         after[name] = None
     return Step(own, written["tool"], arguments, tuple(after))
