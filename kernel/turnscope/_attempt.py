@@ -13,7 +13,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _outcome
-from ._calls import Status, ToolCall, ToolResult
+from ._calls import Status, ToolCall, ToolResult, UnfrozenResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._limits import Ticket
@@ -222,18 +222,19 @@ class Attempt(Retried):
         if leaked:
             self.ticket.leak()
             content = _outcome.with_leak(content)
-        result = ToolResult(
-            call=self._call,
-            status=outcome.status,
-            content=content,
-            value=outcome.value,
-            error=error,
-            started_at=self.started_at,
-            ended_at=now,
-            backend=self.route.place.name,
-            leaked=leaked,
-            failures=failures,
+        made = UnfrozenResult(
+            self._call,
+            outcome.status,
+            content,
+            outcome.value,
+            error,
+            self.started_at,
+            now,
+            self.route.place.name,
+            leaked,
+            failures,
         )
+        result = made.freeze()
         self.turn = None
         if self._parking is not None:
             # A block that was left open inside the body, in a generator that is kept, say.

@@ -88,8 +88,61 @@ class ToolCall:
     )
 
 
+class UnfrozenResult:
+    """What is to become a `ToolResult`, and has its slots; they are set as those of any class.
+
+    attrs sets each field of a frozen class through ``object.__setattr__``: 15,600 instructions of
+    the 126,000 in which a cancelled call ends (callgrind, Python 3.11), and 4,000 so.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "call",
+        "content",
+        "ended_at",
+        "error",
+        "failures",
+        "leaked",
+        "started_at",
+        "status",
+        "value",
+    )
+
+    def __init__(
+        self,
+        call: ToolCall,
+        status: Status,
+        content: str | tuple[Content, ...],
+        value: Any,
+        error: BaseException | None,
+        started_at: float | None,
+        ended_at: float,
+        backend: str | None,
+        leaked: bool,
+        failures: tuple[BaseException, ...],
+    ) -> None:
+        self.call = call
+        self.status = status
+        self.content = content
+        self.value = value
+        self.error = error
+        self.started_at = started_at
+        self.ended_at = ended_at
+        self.backend = backend
+        self.leaked = leaked
+        self.failures = failures
+
+    def freeze(self) -> ToolResult:
+        """Have it be one."""
+        frozen: Any = self
+        frozen.__class__ = ToolResult
+        result: ToolResult = frozen
+        return result
+
+
 @attrs.frozen(kw_only=True, eq=False)
-class ToolResult:
+class ToolResult(UnfrozenResult):
     """The one answer that a call gets, however it ended."""
 
     call: ToolCall

@@ -49,7 +49,7 @@ class Cause:
     def outcome(self, name: str) -> Outcome:
         """That of a call of tool *name* that was interrupted and did nothing more."""
         own = self.error(name)
-        return Outcome(self.status, f"{own}. {_UNKNOWN}", error=own)
+        return Outcome(self.status, f"{own}. {_UNKNOWN}", None, own)
 
 
 LEFT: Final = Cause(Status.CANCELLED, "its turn was left by an exception or a cancellation")
