@@ -99,10 +99,9 @@ PART = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked("".join(HELLO))
 
 
 def test_nobody_there_is_an_error_that_says_so(any_loop: Loop) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    error = failure(any_loop, url)
+    with socket.socket() as taken:  # and bound all the time, or somebody might be there by then
+        taken.bind(("127.0.0.1", 0))
+        error = failure(any_loop, f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert "could not be reached" in str(error) and error.transient
 
 

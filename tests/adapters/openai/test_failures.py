@@ -167,10 +167,10 @@ def test_a_redirect_is_not_followed(
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_nobody_there_is_an_error_that_says_so(library: Any, any_loop: Loop) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    error = failure(any_loop, url, library)
+    with socket.socket() as taken:  # and bound all the time, or somebody might be there by then
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        error = failure(any_loop, url, library)
     assert "could not be reached" in str(error)
     assert error.status is None
     assert isinstance(error.__cause__, (library or httpx2).ConnectError)
