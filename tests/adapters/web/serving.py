@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,18 +65,16 @@ class Upstream:
 
     def _hold(self, connection: socket.socket) -> None:
         self.open += 1
-        with connection:
+        # A connection that is reset has ended too.
+        with connection, suppress(OSError):
             connection.recv(10_000)
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
                 b"5\r\nHello\r\n1\r\n\n\r\n"
             )
             self.opened += 1
-            try:
-                while connection.recv(10_000):
-                    continue
-            except OSError:
-                ...  # a connection that is reset has ended too
+            while connection.recv(10_000):
+                continue
         self.open -= 1
 
 
@@ -147,15 +145,15 @@ class Service:
     def close(self) -> None:
         if self.process.poll() is None:
             for each in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
-                each.kill()
+                with suppress(psutil.NoSuchProcess):  # it may end with the one before it
+                    each.kill()
             self.process.wait(SECONDS)
         self._log.close()
 
     @property
     def log(self) -> str:
         """What the service and its server have written."""
-        self._log.seek(0)
-        return self._log.read().decode()
+        return self._log_path.read_bytes().decode()
 
     def request(self, text: str, body: bytes = b"") -> Client:
         return Client(self.address, text, body)

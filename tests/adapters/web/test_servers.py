@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.adapters.command import gone
 from tests.adapters.web.serving import COMMANDS, Service, serving, until
 from tests.support import NEEDS_UVLOOP, Loop
 
@@ -54,10 +55,6 @@ def hold(service: Service, request: str, place: str) -> tuple[Any, psutil.Proces
     else:
         until(lambda: place in service.report()["at_work"])
     return client, worker
-
-
-def gone(worker: psutil.Process) -> bool:
-    return not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 @on_each_server
