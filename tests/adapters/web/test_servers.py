@@ -70,6 +70,7 @@ def test_nothing_is_left_of_a_run_whose_client_has_gone(
     warm: tuple[Service, dict[str, Any]], request_: str, place: str
 ) -> None:
     service, rest = warm
+    until(lambda: service.report() == rest)  # whatever was before, it has been told of by then
     service.seen.clear()
     before = len(service.log)
     client, worker = hold(service, request_, place)
