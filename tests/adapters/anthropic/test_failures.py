@@ -108,8 +108,8 @@ def test_nobody_there_is_an_error_that_says_so(any_loop: Loop) -> None:
 def test_a_slow_server_is_waited_for_as_long_as_it_says_anything(
     server: ChatServer, any_loop: Loop
 ) -> None:
-    slow = [part for each in GOOD for part in (each, 0.1)]
-    model = AnthropicMessages("m", base_url=server.streaming(slow).base_url, timeout=0.5)
+    slow = [part for each in GOOD for part in (each, 0.25)]
+    model = AnthropicMessages("m", base_url=server.streaming(slow).base_url, timeout=1)
     assert told(any_loop.run(ask, model)).text == "Hello"
 
 
@@ -119,7 +119,8 @@ def test_a_connection_that_fails_after_the_reason_was_told_costs_nothing(
 ) -> None:
     whole = start() + text(0, "Hel") + end()[: -len(STOP)]
     with RawServer(HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked(whole), end=ends) as raw:
-        model = AnthropicMessages("m", base_url=raw.base_url, timeout=0.5)
+        # The answer has to begin within it, too.
+        model = AnthropicMessages("m", base_url=raw.base_url, timeout=1)
         assert told(any_loop.run(ask, model)).text == "Hel"
 
 

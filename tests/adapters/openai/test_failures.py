@@ -185,7 +185,8 @@ def test_a_connection_that_fails_after_a_whole_answer_costs_nothing(
     end: str, any_loop: Loop
 ) -> None:
     with RawServer(WHOLE, end=end) as server:
-        model = OpenAIChat("m", base_url=server.base_url, timeout=0.2)
+        # The answer has to begin within it, too.
+        model = OpenAIChat("m", base_url=server.base_url, timeout=1)
         assert told(any_loop.run(ask, model)).text == "Hel"
 
 
@@ -199,8 +200,8 @@ def test_a_server_that_dies_within_its_answer_is_an_error(
 def test_the_timeout_is_for_silence_and_not_for_the_whole_answer(
     server: ChatServer, any_loop: Loop
 ) -> None:
-    slow = [part for event in GOOD for part in (event, 0.1)]
-    model = OpenAIChat("m", base_url=server.streaming(slow).base_url, timeout=0.4)
+    slow = [part for event in GOOD for part in (event, 0.25)]
+    model = OpenAIChat("m", base_url=server.streaming(slow).base_url, timeout=1)
     assert told(any_loop.run(ask, model)).text == "Hello"
 
 
