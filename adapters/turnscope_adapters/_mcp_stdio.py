@@ -26,7 +26,8 @@ from ._mcp_process import Command, ServerProcess
 _FLUSH_SECONDS: Final = 0.5
 """What a server that does not read holds up the end of its process."""
 _LAST_WORDS: Final = 4_000
-_EXIT_SECONDS: Final = 0.1
+_EXIT_SECONDS: Final = 1.0
+"""What a server that has closed its output has to end: how it did says more than that it has."""
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 _Items = MemoryObjectSendStream[SessionMessage | Exception]

@@ -21,6 +21,8 @@ SCRIPT = [str(Path(sysconfig.get_path("scripts")) / "turnscope")]
 MODULE = [sys.executable, "-m", "turnscope_adapters.cli"]
 SECONDS = 60
 """After which a command is taken to hang: far more than any takes."""
+MOMENT = 10
+"""Seconds that a child of a command which has ended may take to end as well."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -171,8 +173,20 @@ class Running:
 
     def survivors(self) -> list[psutil.Process]:
         """Its children that still run a moment after its end."""
-        _, alive = psutil.wait_procs(list(self._children), timeout=2)
-        return [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+        until = time.monotonic() + MOMENT
+        while (alive := [each for each in self._children if not gone(each)]) and (
+            time.monotonic() < until
+        ):
+            time.sleep(0.01)
+        return alive
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether *process* has ended, reaped or not."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it was reaped between the two looks
+        return True
 
 
 def _command_line(process: psutil.Process) -> str:

@@ -24,9 +24,9 @@ class Hosted(ABC):
 
     def __init__(self) -> None:
         self._started = threading.Event()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        # Listens from here on: a port that was only found to be free may be another's by then.
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     @abstractmethod
@@ -46,14 +46,8 @@ class Hosted(ABC):
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         config = Config()
-        config.bind = [f"127.0.0.1:{self.port}"]
+        config.bind = [f"fd://{self._listener.detach()}"]
         config.graceful_timeout = 1
         config.errorlog = None
-        serving = asyncio.create_task(serve(self.app(), config, shutdown_trigger=self._stop.wait))
-        while True:  # hypercorn says to its log alone when it listens
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            await asyncio.sleep(0.01)
-        self._started.set()
-        await serving
+        self._started.set()  # who connects before it accepts has to wait, and no more
+        await serve(self.app(), config, shutdown_trigger=self._stop.wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -152,6 +153,7 @@ def test_an_unexpected_error_is_one_line_and_exit_code_1(
     def broken(*_args: object, **_kwargs: object) -> None:
         raise ExceptionGroup("group", [RuntimeError("the loop\nis broken")])
 
+    monkeypatch.setattr(logging.Logger, "setLevel", lambda *_: None)  # it would outlive the test
     monkeypatch.setattr("anyio.run", broken)
     assert main(["demo", str(tmp_path)]) == 1
     assert one_line(capsys.readouterr().err) == "turnscope: RuntimeError: the loop is broken"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.adapters.openai.conftest import unhurried as unhurried
 from tests.adapters.openai.server import ChatServer
 
 

@@ -99,18 +99,17 @@ PART = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked("".join(HELLO))
 
 
 def test_nobody_there_is_an_error_that_says_so(any_loop: Loop) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    error = failure(any_loop, url)
+    with socket.socket() as taken:  # and bound all the time, or somebody might be there by then
+        taken.bind(("127.0.0.1", 0))
+        error = failure(any_loop, f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert "could not be reached" in str(error) and error.transient
 
 
 def test_a_slow_server_is_waited_for_as_long_as_it_says_anything(
     server: ChatServer, any_loop: Loop
 ) -> None:
-    slow = [part for each in GOOD for part in (each, 0.1)]
-    model = AnthropicMessages("m", base_url=server.streaming(slow).base_url, timeout=0.5)
+    slow = [part for each in GOOD for part in (each, 0.25)]
+    model = AnthropicMessages("m", base_url=server.streaming(slow).base_url, timeout=1)
     assert told(any_loop.run(ask, model)).text == "Hello"
 
 
@@ -120,7 +119,8 @@ def test_a_connection_that_fails_after_the_reason_was_told_costs_nothing(
 ) -> None:
     whole = start() + text(0, "Hel") + end()[: -len(STOP)]
     with RawServer(HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked(whole), end=ends) as raw:
-        model = AnthropicMessages("m", base_url=raw.base_url, timeout=0.5)
+        # The answer has to begin within it, too.
+        model = AnthropicMessages("m", base_url=raw.base_url, timeout=1)
         assert told(any_loop.run(ask, model)).text == "Hel"
 
 

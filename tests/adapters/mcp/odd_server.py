@@ -66,6 +66,7 @@ TOOLS: list[dict[str, Any]] = [
             "no_answer",
             "bad_base64",
             "close",
+            "fade",
             "deaf",
             "change",
             "old",
@@ -149,6 +150,11 @@ def call(
             os.close(1)
             os.closerange(3, 1_024)  # uvloop gives each pipe twice
             time.sleep(600)
+        case "fade":
+            os.close(1)
+            os.closerange(3, 1_024)
+            time.sleep(arguments["seconds"])
+            os._exit(7)
         case "deaf":
             time.sleep(600)
         case "change":
@@ -194,9 +200,9 @@ def main() -> None:
             case "tools/list":
                 # Two pages.
                 start = int(params.get("cursor", 0))
-                result = {"tools": TOOLS[start : start + 12]}
+                result = {"tools": TOOLS[start : start + 13]}
                 if start == 0:
-                    result["nextCursor"] = "12"
+                    result["nextCursor"] = "13"
             case "tools/call" if params["name"] in {tool["name"] for tool in TOOLS} - removed - {
                 "refuse"
             }:

@@ -43,7 +43,9 @@ class Odd:
         """The messages of *method* that have come to the server."""
         if not self.log.exists():
             return []
-        read = [json.loads(line) for line in self.log.read_text().splitlines() if "{" in line]
+        lines = self.log.read_text().splitlines(keepends=True)
+        # The last one may not be whole yet.
+        read = [json.loads(line) for line in lines if "{" in line and line.endswith("\n")]
         return [message for message in read if message.get("method") == method]
 
     async def started(self) -> None:

@@ -114,6 +114,12 @@ async def test_a_server_that_closes_its_output_and_stays_is_lost(odd: Odd) -> No
     assert lost.status is Status.LOST and "closed its output" in str(lost.content)
 
 
+async def test_a_server_that_takes_a_moment_to_end_is_told_with_its_exit_code(odd: Odd) -> None:
+    async with odd.server() as server:
+        lost = await result(await server.tools(), "fade", seconds=0.3)
+    assert lost.status is Status.LOST and "ended with exit code 7" in str(lost.content)
+
+
 async def test_a_cancelled_call_is_told_to_the_server_and_ends_without_its_answer(odd: Odd) -> None:
     async with odd.server() as server, Kernel(grace=PATIENT) as kernel:
         tools = await server.tools()

@@ -187,14 +187,14 @@ async def test_a_cancelled_call_stops_the_official_server(site: Site) -> None:
 
 
 async def test_no_server_at_all_is_told(site: Site) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/mcp"
-    with pytest.raises(
-        ServerUnavailable, match=r"'127\.0\.0\.1' did not start: it could not be reached"
-    ):
-        async with MCPServer.http(url):
-            pass
+    with socket.socket() as taken:  # and bound all the time, or somebody might be there by then
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mcp"
+        with pytest.raises(
+            ServerUnavailable, match=r"'127\.0\.0\.1' did not start: it could not be reached"
+        ):
+            async with MCPServer.http(url):
+                pass
 
 
 async def test_a_server_that_never_answers_is_told_in_time(site: Site) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import socket
@@ -125,25 +124,26 @@ def everything() -> Iterator[str]:
 
     It listens on all interfaces, and takes no word on that; it is asked on loopback.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        ["mcp-server-everything", "streamableHttp"],
-        env={**os.environ, "PORT": str(port)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if re.search(rb"listening|port", line):
-                break
-        yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    with socket.socket() as kept:
+        # Bound all the time, or the port might be another's by then. Both that reuse addresses, and
+        # this one that does not listen: so the server can bind it as well.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port = kept.getsockname()[1]
+        process = subprocess.Popen(
+            ["mcp-server-everything", "streamableHttp"],
+            env={**os.environ, "PORT": str(port)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert process.stderr is not None
+            assert any(b"listening on port" in line for line in process.stderr)
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @of_npm("server-everything")

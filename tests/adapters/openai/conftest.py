@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.adapters.openai.server import ChatServer
+from tests.adapters.openai.server import SECONDS, ChatServer
+from turnscope_adapters import _http
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,12 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         "all_proxy",
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers may take as long as they like from their last event to their end.
+
+    For tests that count connections: one whose answer does not end soon is rightly closed.
+    """
+    monkeypatch.setattr(_http, "_LINGER", SECONDS)

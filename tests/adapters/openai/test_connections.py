@@ -266,6 +266,7 @@ def test_a_response_may_be_left_in_a_users_generator(server: ChatServer, any_loo
     any_loop.run(main)
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_connections_are_used_again(library: Any, server: ChatServer, any_loop: Loop) -> None:
     site = server.streaming(GOOD)
@@ -293,7 +294,7 @@ def test_an_answer_that_does_not_end_after_its_last_event_costs_its_connection(
 
         async def main() -> None:
             async with OpenAIChat("m", base_url=server.base_url) as model:
-                with anyio.fail_after(1):
+                with anyio.fail_after(SECONDS / 2):  # the server waits for longer
                     assert told(await ask(model)).text == "Hello"
                 assert open_sockets(server.port) == 0
 
@@ -326,6 +327,7 @@ def test_several_requests_run_at_once(server: ChatServer, any_loop: Loop) -> Non
     assert len(site.received) == 20
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_pool_is_shared_by_all_who_entered_and_closed_by_the_last(
     server: ChatServer, any_loop: Loop
 ) -> None:
@@ -392,6 +394,7 @@ def test_one_model_serves_several_event_loops_one_after_the_other(server: ChatSe
         assert open_sockets(server.port) == 0
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_one_model_serves_several_event_loops_at_once(server: ChatServer) -> None:
     site = server.streaming(GOOD)
     model = OpenAIChat("m", base_url=site.base_url)

@@ -167,10 +167,10 @@ def test_a_redirect_is_not_followed(
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_nobody_there_is_an_error_that_says_so(library: Any, any_loop: Loop) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    error = failure(any_loop, url, library)
+    with socket.socket() as taken:  # and bound all the time, or somebody might be there by then
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        error = failure(any_loop, url, library)
     assert "could not be reached" in str(error)
     assert error.status is None
     assert isinstance(error.__cause__, (library or httpx2).ConnectError)
@@ -185,7 +185,8 @@ def test_a_connection_that_fails_after_a_whole_answer_costs_nothing(
     end: str, any_loop: Loop
 ) -> None:
     with RawServer(WHOLE, end=end) as server:
-        model = OpenAIChat("m", base_url=server.base_url, timeout=0.2)
+        # The answer has to begin within it, too.
+        model = OpenAIChat("m", base_url=server.base_url, timeout=1)
         assert told(any_loop.run(ask, model)).text == "Hel"
 
 
@@ -199,8 +200,8 @@ def test_a_server_that_dies_within_its_answer_is_an_error(
 def test_the_timeout_is_for_silence_and_not_for_the_whole_answer(
     server: ChatServer, any_loop: Loop
 ) -> None:
-    slow = [part for event in GOOD for part in (event, 0.1)]
-    model = OpenAIChat("m", base_url=server.streaming(slow).base_url, timeout=0.4)
+    slow = [part for event in GOOD for part in (event, 0.25)]
+    model = OpenAIChat("m", base_url=server.streaming(slow).base_url, timeout=1)
     assert told(any_loop.run(ask, model)).text == "Hello"
 
 

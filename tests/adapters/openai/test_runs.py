@@ -32,6 +32,7 @@ async def get_time() -> str:
     return "noon"
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
 def test_a_run_calls_what_the_server_asked_for(
     path: Path, server: ChatServer, any_loop: Loop

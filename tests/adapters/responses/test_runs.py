@@ -36,6 +36,7 @@ def answering(server: ChatServer, *answers: list[str]) -> Site:
     return server.site(handler)
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
 def test_a_run_calls_what_the_server_asked_for(
     path: Path, server: ChatServer, any_loop: Loop

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ SCRIPTS = Path(sysconfig.get_path("scripts"))
 HERE = Path(__file__).parent
 SECONDS = 60.0
 """After which something is taken to hang: far more than anything takes."""
+STILL = 10
+"""How many reports have to be the same before a service is taken to be at rest."""
 
 COMMANDS: dict[tuple[str, str], list[str]] = {
     ("uvicorn", "asyncio"): ["uvicorn", "--loop=asyncio"],
@@ -65,18 +67,16 @@ class Upstream:
 
     def _hold(self, connection: socket.socket) -> None:
         self.open += 1
-        with connection:
+        # A connection that is reset has ended too.
+        with connection, suppress(OSError):
             connection.recv(10_000)
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
                 b"5\r\nHello\r\n1\r\n\n\r\n"
             )
             self.opened += 1
-            try:
-                while connection.recv(10_000):
-                    continue
-            except OSError:
-                ...  # a connection that is reset has ended too
+            while connection.recv(10_000):
+                continue
         self.open -= 1
 
 
@@ -115,7 +115,10 @@ class Service:
     def __init__(self, kind: str, loop: str, folder: Path, upstream: Upstream) -> None:
         self.upstream = upstream
         self.worker_file = folder / "worker"
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # because `close` closes it
+        # Read through another file object: one that is handed down shares its place with the child,
+        # who would write where we have just read.
+        self._log_path = folder / "log"
+        self._log = self._log_path.open("wb")
         listener = socket.create_server(("127.0.0.1", 0))
         self.address = listener.getsockname()
         server, option = COMMANDS[kind, loop]
@@ -147,15 +150,15 @@ class Service:
     def close(self) -> None:
         if self.process.poll() is None:
             for each in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
-                each.kill()
+                with suppress(psutil.NoSuchProcess):  # it may end with the one before it
+                    each.kill()
             self.process.wait(SECONDS)
         self._log.close()
 
     @property
     def log(self) -> str:
         """What the service and its server have written."""
-        self._log.seek(0)
-        return self._log.read().decode()
+        return self._log_path.read_bytes().decode()
 
     def request(self, text: str, body: bytes = b"") -> Client:
         return Client(self.address, text, body)
@@ -176,12 +179,13 @@ class Service:
         """Use each placement once; returns the report of a service at rest."""
         status, body = self.get("/fastapi/ask?prompt=fine")
         assert (status, json.loads(body)["output"]) == (200, "fine: done, done"), (body, self.log)
-        first = self.report()
+        last: list[dict[str, Any]] = []
 
         def same() -> dict[str, Any] | None:
-            nonlocal first
-            before, first = first, self.report()
-            return first if before == first and first["runs"] == 0 else None
+            last.append(self.report())
+            del last[:-STILL]
+            still = len(last) == STILL and all(each == last[0] for each in last)
+            return last[0] if still and last[0]["runs"] == 0 else None
 
         return until(same)
 

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.adapters.command import gone
 from tests.adapters.web.serving import COMMANDS, Service, serving, until
 from tests.support import NEEDS_UVLOOP, Loop
 
@@ -56,10 +57,6 @@ def hold(service: Service, request: str, place: str) -> tuple[Any, psutil.Proces
     return client, worker
 
 
-def gone(worker: psutil.Process) -> bool:
-    return not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-
-
 @on_each_server
 @pytest.mark.parametrize(
     ("request_", "place"),
@@ -73,6 +70,7 @@ def test_nothing_is_left_of_a_run_whose_client_has_gone(
     warm: tuple[Service, dict[str, Any]], request_: str, place: str
 ) -> None:
     service, rest = warm
+    until(lambda: service.report() == rest)  # whatever was before, it has been told of by then
     service.seen.clear()
     before = len(service.log)
     client, worker = hold(service, request_, place)
