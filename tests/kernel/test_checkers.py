@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -247,6 +248,38 @@ def test_a_worker_that_is_just_putting_its_job_down_has_a_moment_for_it(options:
             threading.Thread(target=time.sleep, args=(0.03,)).start()
 
     run(options, main)
+
+
+@every_clock
+def test_a_machine_that_stands_still_does_not_use_up_a_threads_time(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    stood_still = 0.0
+    naps = 0
+
+    def nap(span: float) -> None:
+        nonlocal stood_still, naps
+        stood_still += 60.0
+        naps += 1
+        if naps == 4:  # one or none of them is before the block
+            release.set()
+        time.sleep(span)
+
+    def now() -> float:
+        return time.monotonic() + stood_still
+
+    monkeypatch.setattr(_checkers, "time", SimpleNamespace(monotonic=now, sleep=nap))
+
+    async def main() -> None:
+        async with nothing_left(within=0.05):
+            threading.Thread(target=release.wait).start()
+
+    try:
+        run(options, main)
+    finally:
+        release.set()
+    assert naps >= 4
 
 
 @every_clock
