@@ -62,11 +62,11 @@ async def group_around() -> AsyncGenerator[anyio.abc.TaskGroup]:
 def test_an_empty_block_leaves_nothing(options: Options) -> None:
     async def main() -> float:
         began = time.monotonic()
-        async with nothing_left():
+        async with nothing_left(within=60):
             pass
         return time.monotonic() - began
 
-    assert run(options, main) < 0.5
+    assert run(options, main) < 30
 
 
 @every_clock
@@ -191,7 +191,7 @@ def test_a_pool_thread_from_before_is_found_if_the_block_left_it_at_work(options
         async with anyio.create_task_group() as group:
             for _ in range(4):  # idle, or about to be, when the block begins
                 group.start_soon(to_thread.run_sync, together.wait)
-        before = threading.active_count()
+        before = set(threading.enumerate())
         try:
             with pytest.raises(AssertionError, match=r"(thread '.*\n.*){3}"):
                 async with nothing_left(within=0.05):
@@ -201,7 +201,8 @@ def test_a_pool_thread_from_before_is_found_if_the_block_left_it_at_work(options
                         for _ in range(3):
                             await to_thread.run_sync(started.acquire)
                         group.cancel_scope.cancel()
-                    assert threading.active_count() == before
+                    # Those of other tests end when they have been idle for long enough.
+                    assert set(threading.enumerate()) <= before
         finally:
             release.set()
 
@@ -315,22 +316,27 @@ def test_a_child_process_is_named_by_its_command(options: Options) -> None:
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="child processes are seen in /proc")
 def test_a_worker_process_that_was_left_running_is_found() -> None:
     # A worker that nobody waits for any more: AnyIO's own calls kill theirs.
-    program = "import itertools, collections; collections.deque(itertools.count(), 0)"
+    program = "import itertools, collections; print('at work', flush=True); "
+    program += "collections.deque(itertools.count(), 0)"
     child: subprocess.Popen[bytes] | None = None
 
     async def main() -> None:
         nonlocal child
         with pytest.raises(AssertionError, match=r"process \d+ \(.*anyio\.to_process"):
             async with nothing_left(within=0.2):
-                child = subprocess.Popen([sys.executable, "-c", program, "-m", "anyio.to_process"])
-                await anyio.sleep(0.3)
+                child = subprocess.Popen(
+                    [sys.executable, "-c", program, "-m", "anyio.to_process"],
+                    stdout=subprocess.PIPE,
+                )
+                assert child.stdout is not None
+                assert await to_thread.run_sync(child.stdout.readline) == b"at work\n"
 
     try:
         anyio.run(main)
     finally:
         assert child is not None
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 @every_clock
