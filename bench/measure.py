@@ -78,7 +78,7 @@ def _children() -> list[str]:
     alive = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # Behind the name, which may hold anything, stand the state (Z: it has ended) and the parent.
+            # Behind the name, which may hold anything: the state (Z: it has ended), the parent.
             state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
         except OSError:
             continue  # it has ended since

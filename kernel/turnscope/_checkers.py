@@ -44,8 +44,8 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
     and, where ``/proc`` tells, for child processes; those that were there before the block are
     nobody's fault. Idle workers of thread and process pools may stay. It gives tasks *within*
     seconds of the event loop's clock to end, and threads and processes as much of real time, but
-    no less than 0.1 s: a worker needs a moment to put its job down. A machine that is slow or stands
-    still gives them more: it looks 50 times before it complains of them.
+    no less than 0.1 s: a worker needs a moment to put its job down. It looks 50 times before it
+    complains of those, so they have longer on a machine that is slow or stands still.
 
     Raises AssertionError, with the names of what is left. If the block itself raises, that is
     raised and nothing is looked for.
