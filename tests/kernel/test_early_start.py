@@ -464,7 +464,7 @@ def test_a_discarded_thread_that_cannot_be_stopped_is_told_as_leaked(any_loop: L
 
     async def main() -> None:
         async with Kernel(observers=[told], grace=0.05) as kernel:
-            stream = one_by_one((sleep, "{}"), end="refusal", at=2 * UNIT)
+            stream = one_by_one((sleep, "{}"), end="refusal", at=6 * UNIT)
             await kernel.run(an_agent(stream, tools=[sleep]), "go")
             assert kernel.statistics().limiters["threads"].leaked == 1
             free.set()
