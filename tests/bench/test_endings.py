@@ -33,7 +33,8 @@ async def begins_none_that_raises(session: Session, calls: Prepared) -> Sequence
 @pytest.fixture(autouse=True)
 def short_patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """For calls that never begin. Others have as long as the machine takes."""
-    if request.node.callspec.params.get("cheat") in (begins_half, begins_none_that_raises):
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if parameters.get("cheat") in (begins_half, begins_none_that_raises):
         monkeypatch.setattr("bench.endings.PATIENCE", 0.5)
 
 
