@@ -40,12 +40,17 @@ def test_of_a_machine(virtual_loop):
 """
 
 
-def outcome(tmp_path: Path, code: str) -> str:
-    """The closing line of a pytest that runs *code* with this suite's Watch."""
+def outcome(tmp_path: Path, code: str, *, too_late: float = TOO_LATE) -> str:
+    """The closing line of a pytest that runs *code* with this suite's Watch.
+
+    too_late: as in `tests.stalls`; so long that no machine is meant, where none is to stand still.
+    """
     (tmp_path / "test_machine.py").write_text(code, encoding="utf-8")
     (tmp_path / "conftest.py").write_text(
         "import pytest\n"
+        "from tests import stalls\n"
         "from tests.stalls import Watch\n"
+        f"stalls.TOO_LATE = {too_late}\n"
         "def pytest_configure(config):\n"
         "    config.pluginmanager.register(Watch())\n"
         "@pytest.fixture(params=['asyncio'])\n"
@@ -77,7 +82,7 @@ def test_a_test_in_real_time_is_run_again_only_if_the_machine_stood_still(
     tmp_path: Path, stops: bool, failures: int, expected: str
 ) -> None:
     code = IN_REAL_TIME.replace("STOPS", str(stops)).replace("FAILURES", str(failures))
-    assert expected in outcome(tmp_path, code)
+    assert expected in outcome(tmp_path, code, too_late=TOO_LATE if stops else 600)
 
 
 def test_a_test_in_virtual_time_has_failed_whatever_the_machine_did(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ from ._holds import outstanding
 
 _PATIENCE: Final = 0.1
 
+_PAUSES: Final = 50
+"""How often is looked again, at the least: on a machine that stands still for longer than all of
+them should take, threads and processes have not had the time that has passed."""
+
 
 @asynccontextmanager
 async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
@@ -40,7 +44,8 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
     and, where ``/proc`` tells, for child processes; those that were there before the block are
     nobody's fault. Idle workers of thread and process pools may stay. It gives tasks *within*
     seconds of the event loop's clock to end, and threads and processes as much of real time, but
-    no less than 0.1 s: a worker needs a moment to put its job down.
+    no less than 0.1 s: a worker needs a moment to put its job down. It looks 50 times before it
+    complains of those, so they have longer on a machine that is slow or stands still.
 
     Raises AssertionError, with the names of what is left. If the block itself raises, that is
     raised and nothing is looked for.
@@ -54,6 +59,7 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
     real_end = time.monotonic() + max(within, _PATIENCE)
     end = anyio.current_time() + within
     idle: threading.Thread | None = None
+    pauses = 0
     while True:
         working = _threads()
         outside = [working[thread] for thread in working.keys() - threads - {idle}]
@@ -63,12 +69,17 @@ async def nothing_left(*, within: float = 1.0) -> AsyncGenerator[None]:
         left = [text for task, text in _tasks().items() if task not in tasks] + outside
         if not left:
             return
-        if (time.monotonic() >= real_end) if outside else (anyio.current_time() >= end):
+        if not outside:
+            over = anyio.current_time() >= end
+        else:
+            over = time.monotonic() >= real_end and pauses >= _PAUSES
+        if over:
             break
         if outside:
-            idle = await _real_pause(max(within, _PATIENCE) / 50)
+            idle = await _real_pause(max(within, _PATIENCE) / _PAUSES)
+            pauses += 1
         else:
-            await anyio.sleep(within / 50)
+            await anyio.sleep(within / _PAUSES)
     raise AssertionError(
         f"still there {within:g} s after the block:\n"
         + "".join(f"  {text}\n" for text in left)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 
@@ -286,12 +287,22 @@ def start_a_program_and_wait(pid_file: str) -> None:
     child.wait()
 
 
-def _line() -> Any:
-    """This worker's line to its parent."""
+def _main() -> FrameType:
+    """The outermost frame of this worker's own."""
     main = sys._getframe()
     while main.f_code.co_name != "main" and main.f_back is not None:
         main = main.f_back
-    return main.f_locals["line"]
+    return main
+
+
+def _line() -> Any:
+    """This worker's line to its parent."""
+    return _main().f_locals["line"]
+
+
+def take_longer_to_end(seconds: float) -> None:
+    """Let this worker take so long to end, once its parent has let go of the line."""
+    _main().f_globals["LAST"] = seconds
 
 
 def spoil(how: str) -> None:

@@ -94,13 +94,13 @@ def run(any_loop: Loop) -> Iterator[Run]:
 
     def run(body: Callable[[], Awaitable[None]]) -> None:
         async def bounded() -> None:
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 await body()
 
         anyio.run(bounded, **any_loop)
 
     yield run
-    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
+    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=20)
     assert not alive
 
 
@@ -149,13 +149,11 @@ def test_two_calls_overlap_on_two_workers(run: Run, tmp_path: Path) -> None:
 
 def test_warm_workers_start_in_the_background_and_end_with_their_backend(run: Run) -> None:
     async def main() -> None:
-        began = anyio.current_time()
         async with opened(warm=2) as call:
-            took = anyio.current_time() - began
+            assert not children(), "it has waited until a process was there"
             pids = {await call(tools.pid)}
             await call.idle(2)
             workers = children()
-            assert took < 0.02 + (anyio.current_time() - began) / 2
         assert pids < {worker.pid for worker in workers}
         assert not any(map(lives, workers))
         async with opened() as call:
@@ -245,7 +243,7 @@ def test_a_worker_killed_from_outside_in_mid_call_is_lost(run: Run, tmp_path: Pa
 def test_a_fork_that_outlives_its_worker_does_not_hide_the_loss(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened() as call:
-            with anyio.fail_after(10), pytest.raises(WorkerLost):
+            with anyio.fail_after(25), pytest.raises(WorkerLost):
                 await call(tools.fork_a_sleeper_and_die, pid_file=str(tmp_path / "pid"))
             with suppress(ProcessLookupError):  # it belongs to the worker's group
                 os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
@@ -278,7 +276,7 @@ def test_output_harms_nobody_and_is_dropped(run: Run, capfd: pytest.CaptureFixtu
 def test_much_output_does_not_bring_a_worker_to_a_standstill(run: Run) -> None:
     async def main() -> None:
         async with opened() as call:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 assert await call(tools.shout, size=2_000_000) == "done"
 
     run(main)
@@ -311,7 +309,7 @@ def test_what_is_no_answer_is_the_loss_of_its_call_alone(run: Run, how: str) -> 
     async def main() -> None:
         async with opened() as call:
             for _ in range(2):
-                with anyio.fail_after(10), pytest.raises(WorkerLost, match=r"spoil.*unknown"):
+                with anyio.fail_after(25), pytest.raises(WorkerLost, match=r"spoil.*unknown"):
                     await call(tools.spoil, how=how)
                 assert await call(tools.add, a=1, b=2) == 3
 
@@ -574,18 +572,23 @@ def test_a_backend_closed_or_cancelled_in_any_state_leaves_no_process(
     run(main)
 
 
-def test_a_worker_has_a_second_to_end_in_and_a_cancellation_kills_it_at_once(run: Run) -> None:
+def test_a_worker_has_a_second_to_end_in_and_a_cancellation_kills_it_at_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         async with opened(warm=1) as call:
             await call(tools.at_exit_sleep, seconds=30)
             began = anyio.current_time()
         assert 0.9 < anyio.current_time() - began < 10
+        # Longer here and there, so that a machine that is slow to kill it is not taken for that.
+        monkeypatch.setattr(_worker, "LAST", 20.0)
         with anyio.CancelScope() as scope:
             async with opened(warm=1) as call:
                 await call(tools.at_exit_sleep, seconds=30)
+                await call(tools.take_longer_to_end, seconds=20)
                 began = anyio.current_time()
                 scope.cancel()
-        assert anyio.current_time() - began < 0.9
+        assert anyio.current_time() - began < 10
 
     run(main)
 
@@ -603,8 +606,10 @@ def test_a_call_that_is_at_work_when_its_backend_closes_takes_its_worker_with_it
     run: Run, tmp_path: Path
 ) -> None:
     async def main() -> None:
+        begun, free = tmp_path / "begun", tmp_path / "free"
+
         async def at_work() -> None:
-            await call(tools.record_and_sleep, pid_file=str(tmp_path / "pid"), seconds=0.5)
+            await call(tools.meet, mine=str(begun), other=str(free))
 
         async def waits() -> None:
             with pytest.raises(RuntimeError, match="the ProcessBackend was closed"):
@@ -614,11 +619,12 @@ def test_a_call_that_is_at_work_when_its_backend_closes_takes_its_worker_with_it
         async with anyio.create_task_group() as group:
             async with call.backend:
                 group.start_soon(at_work)
-                await wait_for(tmp_path / "pid")
+                await wait_for(begun)
                 group.start_soon(waits)
                 while not call.pool._waiting:
                     await anyio.sleep(0)
             assert len(children()) == 1
+            free.touch()
         assert not children()
 
     run(main)
@@ -919,7 +925,7 @@ def run_script(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -955,7 +961,7 @@ def test_a_script_that_hangs_in_the_worker_is_given_up(tmp_path: Path) -> None:
     ran = run_script(tmp_path / "script.py", SCRIPT + hang)
     assert ran.stdout.count("not ready after 1 seconds") == 2, ran.stderr
     assert ran.stdout.endswith("0 processes\n")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
 
 
 def test_a_function_typed_in_is_refused(tmp_path: Path) -> None:
@@ -964,7 +970,7 @@ def test_a_function_typed_in_is_refused(tmp_path: Path) -> None:
 
 
 ENDS = """
-import sys
+import asyncio, math, sys
 
 if __name__ == "__main__":  # the workers need none of it
     import anyio
@@ -977,6 +983,9 @@ class Context:
         return lambda: None
 
 async def main(how):
+    if sys.argv[1] != "trio":
+        # The debug mode says what takes long, as the start of a process does on a slow machine.
+        asyncio.get_running_loop().slow_callback_duration = math.inf
     async with ProcessBackend() as backend:
         await backend.call(tools.pid, {}, Context())
         if how == "busy":
@@ -1008,7 +1017,7 @@ def test_the_end_of_an_event_loop_says_nothing_of_its_workers(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "WorkerLost\n" * 4, "")

@@ -55,10 +55,15 @@ def meet(folder: str, me: str, others: int) -> str:
     return me
 
 
-def outlast(seconds: float, looking_up: bool = True) -> str:
-    """Work for *seconds* real seconds; end early if told to, where one can be told."""
+def outlast(seconds: float, looking_up: bool = True, begun: str | None = None) -> str:
+    """Work for *seconds* real seconds; end early if told to, where one can be told.
+
+    *begun* is a file that is there from then on.
+    """
     from turnscope import check_cancelled
 
+    if begun is not None:
+        Path(begun).touch()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if looking_up:

@@ -6,6 +6,7 @@ one's own passes this file by a line in BACKENDS.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +42,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 async def a_turn(backend: str, fn: Any, **options: Any) -> AsyncIterator[tuple[Kernel, Turn]]:
     """A kernel that found *backend* by its entry point, and a turn with *fn* in it."""
     with anyio.fail_after(60):
-        async with Kernel(grace=0.5, limits=Limits(processes=2)) as kernel:
+        async with Kernel(grace=10, limits=Limits(processes=2)) as kernel:
             tool = Tool(fn, backend=backend, **options)
             async with kernel.turn([tool]) as turn:
                 yield kernel, turn
@@ -145,16 +146,21 @@ async def test_a_timeout_interrupts_the_body_and_nothing_goes_on(backend: str) -
 
 
 @pytest.mark.parametrize("backend", OFF_THE_LOOP)
-async def test_a_cancelled_caller_leaves_nothing_at_work(backend: str) -> None:
+async def test_a_cancelled_caller_leaves_nothing_at_work(backend: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
     with anyio.fail_after(60):
-        async with Kernel(grace=0.5) as kernel:
+        async with Kernel(grace=10) as kernel:
             offered = [Tool(fn, backend=backend) for fn in (tools.outlast, tools.add)]
             async with kernel.turn(offered) as turn:  # the start of a worker is another matter
                 turn.submit(ToolCall("c1", "add", {"a": 1}))
-            with anyio.move_on_after(0.3) as scope:
+            with anyio.CancelScope() as scope:
                 async with kernel.turn(offered) as turn:
-                    arguments = {"seconds": 30, "looking_up": backend == "thread"}
+                    looking_up = backend == "thread"
+                    arguments = {"seconds": 30, "looking_up": looking_up, "begun": str(begun)}
                     turn.submit(ToolCall("c1", "outlast", arguments))
+                    while not begun.exists():
+                        await anyio.sleep(0.002)
+                    scope.cancel()
             assert scope.cancelled_caught
             assert turn.results[0].status == Status.CANCELLED
             assert not turn.results[0].leaked
@@ -164,9 +170,18 @@ async def test_a_cancelled_caller_leaves_nothing_at_work(backend: str) -> None:
 
 def at_work() -> list[int]:
     """The worker processes that use a processor; idle ones are kept for the next call."""
-    children = [
-        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
-    ]
-    before = {child.pid: sum(child.cpu_times()[:2]) for child in children}
+    children = psutil.Process().children()
+    before = [used(child) for child in children]
     time.sleep(0.1)
-    return [c.pid for c in children if c.is_running() and sum(c.cpu_times()[:2]) > before[c.pid]]
+    after = [used(child) for child in children]
+    return [c.pid for c, was, now in zip(children, before, after, strict=True) if now > was]
+
+
+def used(process: psutil.Process) -> float:
+    """The seconds of a processor that it has used; less than none if it has ended."""
+    try:
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return sum(process.cpu_times()[:2])
+    except psutil.NoSuchProcess:
+        ...  # while it was looked at
+    return -math.inf

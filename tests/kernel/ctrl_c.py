@@ -26,27 +26,31 @@ RUN: dict[str, dict[str, Any]] = {
 }
 
 
+begun: list[bool] = []
+
+
 def say(*words: object) -> None:
     print(*words, flush=True)
 
 
 @tool
 async def tidy() -> None:
-    """Wait, and clean up for as long as it takes to send a second signal."""
+    """Wait, and clean up; for as long as it takes to send a second signal, if there is one."""
     try:
         if sys.argv[2] != "block":
             say("ready")  # in here, because the signal may come before the next line
-        await anyio.sleep(20)
+        begun.append(True)
+        await anyio.sleep(60)
     finally:
         say("cleaning")
-        await anyio.sleep(1)
+        await anyio.sleep(20 if sys.argv[2] == "cleanup" else 0.5)
         say("cleaned")
 
 
 @tool
 def polls() -> None:
     """Work in a thread that looks up now and then."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     try:
         say("ready")
         while time.monotonic() < end:
@@ -67,7 +71,7 @@ async def main(what: str) -> None:
 
     name = {"thread": "polls", "nested": "nests"}.get(what, "tidy")
     async with nothing_left():
-        async with Kernel(grace=2) as kernel:
+        async with Kernel(grace=30) as kernel:
             try:
                 async with kernel.turn([tidy, polls, nests]) as turn:
                     turns.append(turn)
@@ -75,9 +79,11 @@ async def main(what: str) -> None:
                     if what == "block":
                         # A Ctrl-C that lands in a body ends the turn, and is raised on leaving its
                         # block: so let the body be asleep.
-                        await anyio.sleep(0.1)
+                        while not begun:
+                            await anyio.sleep(0.001)
+                        await anyio.wait_all_tasks_blocked()
                         say("ready")
-                        await anyio.sleep(20)
+                        await anyio.sleep(60)
             finally:
                 for each in turns:
                     say("statuses", *[result.status for result in each.results])

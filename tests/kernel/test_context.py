@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from contextvars import ContextVar
 from typing import Any
@@ -15,7 +16,6 @@ from tests.kernel.bodies import (
     a_kernel,
     call,
     fine,
-    move_on_after,
     statuses,
     submit,
 )
@@ -212,14 +212,23 @@ async def test_a_coroutine_function_hidden_in_a_thread_tool_is_told_what_to_do()
 
 
 def asked(any_loop: Loop, body: Any, **options: Any) -> ToolResult:
-    """The result of a thread tool that is cancelled after one unit, with grace of many."""
+    """The result of a thread tool that is cancelled when it has begun, with grace of many units."""
     kept: list[ToolResult] = []
+    begun = threading.Event()
+
+    @functools.wraps(body)
+    def begins() -> Any:
+        begun.set()
+        return body()
 
     async def main() -> None:
-        async with a_kernel(grace=5) as kernel:
-            with anyio.fail_after(10), move_on_after(UNIT) as scope:
-                async with kernel.turn([tool(**options)(body)]) as turn:
+        async with a_kernel(grace=20) as kernel:
+            with anyio.fail_after(30), anyio.CancelScope() as scope:
+                async with kernel.turn([tool(**options)(begins)]) as turn:
                     turn.submit(call(body.__name__))
+                    while not begun.is_set():
+                        await anyio.sleep(0.001)
+                    scope.cancel()
             assert scope.cancelled_caught
             assert statuses(turn) == ["cancelled"]
             kept.extend(turn.results)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.kernel.bodies import UVLOOP
@@ -44,13 +45,23 @@ def program(loop: Loop, what: str) -> Iterator[subprocess.Popen[str]]:
 
 def rest(process: subprocess.Popen[str]) -> list[str]:
     """What else it says, once it has ended by itself and without a word of complaint."""
-    out, err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=50)
     # asyncio's own runner says this of a main task that raises KeyboardInterrupt, as it does when
     # the second signal lands in a body.
     if not err.startswith("Task exception was never retrieved\n") or "main() done" not in err:
         assert err == ""
     assert process.returncode == 0
     return out.splitlines()
+
+
+def wait_until_asleep(process: subprocess.Popen[str]) -> None:
+    """Wait until the main thread of *process* was asleep ten times in a row, for a while each."""
+    looked_at = psutil.Process(process.pid)
+    asleep = 0
+    while asleep < 10:
+        time.sleep(0.03)
+        assert process.poll() is None
+        asleep = asleep + 1 if looked_at.status() == psutil.STATUS_SLEEPING else 0
 
 
 @pytest.mark.parametrize("what", ["inline", "block", "nested"])
@@ -80,7 +91,7 @@ def test_ctrl_c_twice_ends_the_program_and_settles_every_call(any_loop: Loop) ->
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.readline() == "cleaning\n"
-        time.sleep(0.3)  # until its loop is asleep: the program says why
+        wait_until_asleep(process)  # its loop, that is: the program says why
         process.send_signal(signal.SIGINT)
         lines = rest(process)
     assert lines[-1] == "KeyboardInterrupt"

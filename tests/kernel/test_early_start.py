@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -456,16 +456,18 @@ async def test_a_run_in_a_call_that_is_discarded_ends_with_it() -> None:
 
 def test_a_discarded_thread_that_cannot_be_stopped_is_told_as_leaked(any_loop: Loop) -> None:
     told = Told()
+    free = threading.Event()
 
     @tool(read_only=True)
     def sleep() -> None:
-        time.sleep(0.4)
+        free.wait(20)
 
     async def main() -> None:
         async with Kernel(observers=[told], grace=0.05) as kernel:
-            stream = one_by_one((sleep, "{}"), end="refusal", at=2 * UNIT)
+            stream = one_by_one((sleep, "{}"), end="refusal", at=6 * UNIT)
             await kernel.run(an_agent(stream, tools=[sleep]), "go")
             assert kernel.statistics().limiters["threads"].leaked == 1
+            free.set()
             while kernel.statistics().limiters["threads"].leaked:
                 await anyio.sleep(0.01)
 

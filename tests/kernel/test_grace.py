@@ -275,36 +275,42 @@ def test_a_thread_that_looks_up_within_grace_ends_unleaked(any_loop: Loop) -> No
 
     async def main() -> None:
         async with a_kernel() as kernel:
-            with anyio.fail_after(5), move_on_after(UNIT) as scope:
+            with anyio.fail_after(20), anyio.CancelScope() as scope:
                 async with kernel.turn([polls]) as turn:
                     submit(turn, polls)
+                    while not begun.is_set():
+                        await anyio.sleep(0.001)
+                    scope.cancel()
             assert scope.cancelled_caught
             assert statuses(turn) == ["cancelled"]
             assert not turn.results[0].leaked
-            assert begun.is_set()
 
     any_loop.run(main)
 
 
 def test_a_thread_that_returns_within_grace_is_late_and_unleaked(any_loop: Loop) -> None:
-    pause = threading.Event()
+    begun, pause = threading.Event(), threading.Event()
 
     def works() -> str:
-        assert pause.wait(5)
+        begun.set()
+        assert pause.wait(20)
         return "late"
 
     async def main() -> None:
-        async with a_kernel(grace=5) as kernel:
+        async with a_kernel(grace=20) as kernel:
             async with anyio.create_task_group() as group:
 
                 async def frees() -> None:
-                    await anyio.sleep(3 * UNIT)
+                    await anyio.sleep(2 * UNIT)
                     pause.set()
 
-                group.start_soon(frees)
-                with anyio.fail_after(5), move_on_after(UNIT):
+                with anyio.fail_after(20), anyio.CancelScope() as scope:
                     async with kernel.turn([works]) as turn:
                         submit(turn, works)
+                        while not begun.is_set():
+                            await anyio.sleep(0.001)
+                        group.start_soon(frees)
+                        scope.cancel()
             (result,) = turn.results
             assert statuses(turn) == ["cancelled"]
             assert result.value == "late" and not result.leaked
@@ -313,22 +319,26 @@ def test_a_thread_that_returns_within_grace_is_late_and_unleaked(any_loop: Loop)
 
 
 def test_a_thread_that_outlives_grace_is_reported_as_leaked(any_loop: Loop) -> None:
-    pause = threading.Event()
+    begun, pause = threading.Event(), threading.Event()
 
     def works() -> str:
-        assert pause.wait(10)
+        begun.set()
+        assert pause.wait(20)
         return "too late"
 
     async def main() -> None:
         async with a_kernel(grace=UNIT) as kernel:
-            start = anyio.current_time()
             try:
-                with anyio.fail_after(5), move_on_after(UNIT) as scope:
+                with anyio.fail_after(15), anyio.CancelScope() as scope:
                     async with kernel.turn([works]) as turn:
                         submit(turn, works)
+                        while not begun.is_set():
+                            await anyio.sleep(0.001)
+                        start = anyio.current_time()
+                        scope.cancel()
                 passed = anyio.current_time() - start
                 assert scope.cancelled_caught
-                assert 2 * UNIT - 0.01 <= passed < 4
+                assert UNIT - 0.01 <= passed < 10
                 (result,) = turn.results
                 assert statuses(turn) == ["cancelled"]
                 assert result.leaked and result.value is None

@@ -580,7 +580,7 @@ def test_a_loser_in_a_thread_that_does_not_look_up_is_a_leak(any_loop: Loop) -> 
         async with nothing_left(), Kernel(grace=0.1) as kernel:
             start = time.monotonic()
             result = await result_of(kernel, a_tool(body, hedge=0.1, writes="k"))
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 8, "it has waited for the thread"
             assert (result.status, result.value, result.leaked) == ("ok", 2, True)
             (lost,) = result.failures
             assert isinstance(lost, CallCancelled)

@@ -22,11 +22,12 @@ from turnscope import Kernel, ToolCall, current_call, heartbeat, progress, tool
 @pytest.mark.anyio
 @pytest.mark.parametrize("beat", [heartbeat, lambda: progress("still here")], ids=["beat", "word"])
 async def test_a_held_up_event_loop_does_not_time_out_a_thread_that_beats(beat: Any) -> None:
-    held_up = threading.Event()
+    begun, held_up = threading.Event(), threading.Event()
 
     @tool(idle_timeout=0.4)
     def beats() -> str:
-        until = time.monotonic() + 5
+        begun.set()
+        until = time.monotonic() + 30
         while not held_up.is_set() and time.monotonic() < until:
             beat()
             time.sleep(0.01)
@@ -35,6 +36,8 @@ async def test_a_held_up_event_loop_does_not_time_out_a_thread_that_beats(beat: 
     async with Kernel() as kernel:
         async with kernel.turn([beats]) as turn:
             turn.submit(ToolCall("b", "beats"))
+            while not begun.is_set():
+                await anyio.sleep(0.001)
             await anyio.sleep(0.1)
             time.sleep(0.8)  # the timer of the idle timeout comes due meanwhile, and is stale
             await anyio.sleep(0.1)

@@ -497,10 +497,17 @@ def test_an_executor_of_ones_own_is_real_work() -> None:
 
 
 def test_the_end_of_the_loop_waits_for_its_executor() -> None:
+    begun = threading.Event()
+
+    def work() -> None:
+        begun.set()
+        time.sleep(0.1)
+
     async def main() -> None:
         with anyio.move_on_after(0.001):
-            future = asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.1)
-            await asyncio.sleep(0)
+            future = asyncio.get_running_loop().run_in_executor(None, work)
+            while not begun.is_set():
+                await asyncio.sleep(0)
             future.cancel()  # the thread has begun: it goes on, and is joined at the end
 
     real = time.monotonic()

@@ -35,7 +35,8 @@ async def test_when_one_tool_raises_its_siblings_are_ended_before_the_turn_raise
 
     @tool(on_error="raise")
     async def breaks() -> None:
-        await anyio.sleep(UNIT)
+        while alive < 63:
+            await anyio.sleep(UNIT / 50)
         raise LookupError("broken")
 
     alive = 0
@@ -88,9 +89,12 @@ async def test_after_an_outer_cancel_every_tool_has_ended_and_every_call_has_a_r
             working -= 1
 
     async with a_kernel() as kernel:
-        with move_on_after(UNIT) as scope:
+        with anyio.CancelScope() as scope:
             async with kernel.turn([works]) as turn:
                 submit(turn, *[works] * 64)
+                while working < 64:
+                    await anyio.sleep(UNIT / 50)
+                scope.cancel()
         assert scope.cancelled_caught
         assert working == 0
     assert statuses(turn) == ["cancelled"] * 64
@@ -100,9 +104,11 @@ async def test_a_started_call_is_never_reported_as_not_run() -> None:
     """Elsewhere: "interrupted" is told to the model as "not run"."""
     async with a_kernel(limits=Limits(calls=1)) as kernel:
         bodies = Bodies()
-        with move_on_after(UNIT):
+        with anyio.CancelScope() as scope:
             async with kernel.turn(bodies.tools()) as turn:
                 submit(turn, bodies.tidy, fine)
+                await bodies.begun.wait()
+                scope.cancel()
     assert statuses(turn) == ["cancelled", "not_started"]
     assert "may or may not have happened" in str(turn.results[0].content)
     assert "not started" in str(turn.results[1].content)
@@ -164,16 +170,20 @@ async def test_def_tools_run_beside_each_other_and_do_not_block_the_event_loop()
 
 async def test_a_def_tool_that_outlives_its_cancel_is_reported_and_holds_its_slot() -> None:
     """Elsewhere: the thread goes on, and nobody says so."""
-    pause = threading.Event()
+    begun, pause = threading.Event(), threading.Event()
 
     def works() -> None:
-        assert pause.wait(10)
+        begun.set()
+        assert pause.wait(20)
 
     async with a_kernel(grace=UNIT) as kernel:
         try:
-            with move_on_after(UNIT):
+            with anyio.CancelScope() as scope:
                 async with kernel.turn([works]) as turn:
                     submit(turn, works)
+                    while not begun.is_set():
+                        await anyio.sleep(0.001)
+                    scope.cancel()
             (result,) = turn.results
             assert result.leaked
             assert "still at work" in str(result.content)
