@@ -91,14 +91,20 @@ def _is_here(python: str) -> bool:
 
 
 # How many examples a law gets depends on no Python: the one that is always there has them all, the
-# other sessions a few examples of each law. Nor do whether broken kernels are caught, and what
-# programs of others and a bad wire do to an adapter: these are shared among the Pythons that are
-# here, so that each takes about as long.
+# other sessions a few examples of each law. Nor do whether broken kernels are caught, what programs
+# of others and a bad wire do to an adapter, whether the benchmark sees who cheats, and what the
+# demo shows at Ctrl-C: these are shared among the Pythons that are here, so that each takes about
+# as long.
 HERE = [RUNNING, *(python for python in PYTHONS if python != RUNNING and _is_here(python))]
 SHARED = (
     ("tests/planted",),
     ("tests/adapters/aimock", "tests/adapters/mcp"),
-    ("tests/adapters/test_wire.py",),
+    (
+        "tests/adapters/test_cli_interrupt.py",
+        "tests/adapters/test_wire.py",
+        "tests/bench",
+        "tests/test_stalls.py",
+    ),
 )
 
 
