@@ -204,6 +204,7 @@ class Hedging:
     _route: ToolRoute
     """Where each of the bodies runs."""
 
+    @whole
     async def call(self, _fn: object, kwargs: Mapping[str, Any], call: Attempt, /) -> Any:
         """Run the body of *call*, and if need be a second one."""
         turn = call.turn
