@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from . import _outcome
 from ._errors import NotStarted
-from ._loop import sent_by
+from ._loop import has_ended, sent_by
 
 if TYPE_CHECKING:
-    from anyio import CancelScope
+    from anyio import CancelScope, TaskHandle
 
     from ._attempt import Attempt
     from ._facts import TurnFacts
@@ -38,6 +38,7 @@ class Asking(ABC):
         "facts",
         "fatal",
         "grace",
+        "handle",
         "scope",
         "task",
     )
@@ -51,6 +52,8 @@ class Asking(ABC):
         group, would cost 2 us of the 65 of a turn, on trio 4 of 85."""
         self.task: Task | None = None
         """The one that holds the group."""
+        self.handle: TaskHandle[None] | None = None
+        """The same, unless it is a run's."""
         self.asked = False
         self.asked_at = math.inf
         self.enforce_at = math.inf
@@ -90,7 +93,7 @@ class Asking(ABC):
         The end only ever moves earlier, also for calls that were interrupted before: one grace is
         for the whole tree of turns.
         """
-        if self.task is not None and self.task.done():
+        if has_ended(self.handle):
             self.finish()  # Ctrl-C landed in it, on asyncio: who waits for it asks once more
         if self._all_asked:
             if end < self.enforce_at:

@@ -20,6 +20,7 @@ from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
 from ._retrying import Retried, retried
+from ._whole import whole
 from .events import CallStarted
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Attempt(Retried):
         if self.turn is not None:
             self.turn.turned_away(self, exc)
 
+    @whole
     async def run(self) -> None:
         """Be the task of this call: run the body, settle, give back what was borrowed."""
         current.set(self)

@@ -43,10 +43,21 @@ class AsyncioTraps:
 
     def hand_down(self, exc: BaseException, task: Any) -> bool:
         """Give *exc* to *task*, if it is a cancellation; whether *task* is to be awaited anew."""
-        if not isinstance(exc, self.cancelled) or not task.cancel(*exc.args[:1]):
+        if not isinstance(exc, self.cancelled):
+            return False
+        if not task.cancel(*exc.args[:1]):
+            # A gather whose children have all ended is about to end. A task would wait for it, and
+            # so see what it raises; if nobody did, asyncio would log that.
+            if not task.done():
+                task.add_done_callback(_seen)
             return False
         task._asyncio_future_blocking = True
         return True
+
+
+def _seen(task: Any) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _ending_with(task: Any) -> Any:

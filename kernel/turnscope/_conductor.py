@@ -21,12 +21,16 @@ from ._early import FAILED, REFUSED, Early
 from ._endings import beneath, failed, messages_of, model_error, out_of_time
 from ._errors import BudgetExceeded, InvalidArguments, NotStarted, RunCancelled, TurnscopeError
 from ._history import History
+from ._loop import has_ended
 from ._request import Request
 from ._stored import is_object
 from ._supervisor import Supervisor
+from ._whole import whole
 from .events import FinishReason, ModelAnswered, RunFinished, RunStarted
 
 if TYPE_CHECKING:
+    from anyio import TaskHandle
+
     from ._agent import Agent
     from ._attempt import Attempt
     from ._facts import TurnFacts
@@ -62,6 +66,7 @@ class Conductor:
         "early",
         "error",
         "facts",
+        "handle",
         "history",
         "kernel",
         "ledger",
@@ -109,6 +114,7 @@ class Conductor:
         self.context = copy_context()
         """That of the caller: what a model or the instructions set in theirs is not for calls."""
         self.task: Task | None = None
+        self.handle: TaskHandle[None] | None = None
         self.turns = 0
         """Responses that are complete."""
         self.output: Any = None
@@ -126,16 +132,15 @@ class Conductor:
         self._beneath: BaseException | None = None
         """What the model raised while the run was being ended: the cause of the run's error."""
 
-    # The task.
-
+    @whole
     async def run(self) -> None:
         """Be the task of the run, and the supervisor of each of its turns.
 
         All turns are in one task group, because another for each would cost 15 us of the 70 of a
         turn, and an ask ends the run with its turn.
         """
-        self.task = self.facts.loop.task()
         try:
+            self.task = self.facts.loop.task()
             if self.facts.observed:
                 self.facts.tell(RunStarted(**self.facts.event()))
             async with self.facts.loop.anyio.create_task_group() as group:
@@ -147,6 +152,7 @@ class Conductor:
                     await turn.rest()
                     self._commit(turn)
             if self._turn is not None:
+                self._turn.close()  # it is not, if Ctrl-C landed where its calls were submitted
                 await self._turn.rest()
         except self.facts.loop.cancelled:
             # By a stranger, while the task group waited for the bodies; they have ended.
@@ -165,8 +171,7 @@ class Conductor:
         if self.facts.loop.now() >= self.deadline:
             self.error = out_of_time(self._seconds)
             return None
-        spent = self.ledger.spend_turn()
-        if spent is not None:
+        if (spent := self.ledger.spend_turn()) is not None:
             self.error = spent
             return None
         facts = self.facts.at(self.turns) if self.turns else self.facts
@@ -232,8 +237,6 @@ class Conductor:
         """The tools that the model is told of, and what its API is to hold its answer to."""
         return self.agent.tools, None
 
-    # The end of a turn.
-
     def _commit(self, turn: Supervisor) -> None:
         """Put the turn, all of which has settled, into history; see whether to go on."""
         turn.finish()
@@ -259,6 +262,7 @@ class Conductor:
     def finish(self) -> None:
         """Nothing of the run runs any more: say so."""
         if self.done.is_set():
+            self.kernel._run_left(self)
             return
         if self._turn is not None:  # it was asked, and has ended with the task group
             self._commit(self._turn)
@@ -270,13 +274,9 @@ class Conductor:
             if self.error.__cause__ is None:
                 self.error.__cause__ = self._beneath
         if self.facts.observed:
+            last = self.facts.at(max(0, self.turns - 1)).event()
             self.facts.tell(
-                RunFinished(
-                    output=self.output,
-                    usage=self.ledger.usage,
-                    error=self.error,
-                    **self.facts.at(max(0, self.turns - 1)).event(),
-                )
+                RunFinished(output=self.output, usage=self.ledger.usage, error=self.error, **last)
             )
         if self._feed is not None:
             self._feed.close()
@@ -292,7 +292,7 @@ class Conductor:
         self._end = min(self._end, end)
         if self._turn is not None:
             self._turn.ask(cause, self._end)
-        if self.task is not None and self.task.done():
+        if has_ended(self.handle):
             self.finish()  # Ctrl-C landed in it, on asyncio: who waits for it asks once more
 
     def close(self) -> None:

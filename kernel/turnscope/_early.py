@@ -21,6 +21,7 @@ from . import _outcome
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
 from ._errors import InvalidArguments, NotStarted, UnknownTool
+from ._whole import whole
 from .events import CallDiscarded, CallReady, CallSettled
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Sealed(Attempt):
             await self._ended.wait()
 
     def is_unsettled(self, turn: Supervisor) -> bool:
-        return self.result is None
+        return self.result is None or not (self.provisional or turn.results[self.index])
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
         self._come_to(turn, result, outcome.fatal)
@@ -171,6 +172,7 @@ class Early:
         """An attempt at the request begins: its calls are counted from 0."""
         self._taken.clear()
 
+    @whole
     def sealed(self, assembler: Assembler, taken: Callable[[str], bool]) -> None:
         """Take in the calls that are whole now; start those that may. Never waits, nor raises.
 
@@ -261,6 +263,7 @@ class Early:
             attempt.ticket.leave()
             attempt.withdraw(cause, refuse, waiting=waiting)
 
+    @whole
     def drop(self, cause: Cause) -> None:
         """End what does not count, and have it discarded."""
         dropped = [each for each in self._attempts() if each.provisional and not each.withdrawn]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
-from . import _raised
+from . import _outcome, _raised
 from ._assemble import Response
-from ._calls import ToolResult
+from ._calls import Status, ToolResult
 from ._errors import (
     BudgetExceeded,
     CallError,
@@ -23,6 +24,9 @@ from ._errors import (
 from ._messages import Message, ResultMessage, is_blank
 from ._stored import storable
 
+_UNTOLD: Final = _outcome.Cause(Status.CANCELLED, "Ctrl-C came before it was taken in, or settled")
+"""For a call that has no result, though its turn has ended."""
+
 
 def messages_of(response: Response, results: Sequence[ToolResult | None]) -> list[Message]:
     """The messages of a whole turn: the answer, and the one result of each of its calls, in order.
@@ -32,15 +36,12 @@ def messages_of(response: Response, results: Sequence[ToolResult | None]) -> lis
     """
     answer = response.message
     messages: list[Message] = [answer] if answer.calls or not is_blank(answer.text) else []
-    for call, result in zip(answer.calls, results, strict=True):
-        assert result is not None  # because the turn has ended
+    for index, call in enumerate(answer.calls):
+        result = results[index] if index < len(results) else None
+        came = _UNTOLD.outcome(call.name) if result is None else result
+        content = storable(came.content)
         messages.append(
-            ResultMessage(
-                id=call.id,
-                name=call.name,
-                status=result.status,
-                content=storable(result.content),
-            )
+            ResultMessage(id=call.id, name=call.name, status=came.status, content=content)
         )
     return messages
 

@@ -23,6 +23,7 @@ from ._leg import Leg
 from ._limits import Ticket
 from ._loop import join
 from ._retrying import Tries
+from ._whole import whole
 
 if TYPE_CHECKING:
     from ._attempt import Attempt
@@ -33,7 +34,17 @@ if TYPE_CHECKING:
 class Race:
     """The two bodies at one attempt of a call."""
 
-    __slots__ = ("_call", "_decided", "_ended", "_legs", "_timer", "_tries", "over", "won")
+    __slots__ = (
+        "_call",
+        "_decided",
+        "_ended",
+        "_known",
+        "_legs",
+        "_timer",
+        "_tries",
+        "over",
+        "won",
+    )
 
     def __init__(self, call: Attempt, tries: Tries) -> None:
         self._call = call
@@ -41,6 +52,7 @@ class Race:
         self._legs: list[Leg] = []
         self._ended: dict[Leg, ToolResult] = {}
         """What each came to, in the order of their ends."""
+        self._known: set[Leg] = set()
         self._decided = False
         """Whether what the call comes to no longer depends on who still runs."""
         self._timer: TaskHandle[None] | None = None
@@ -72,6 +84,7 @@ class Race:
         turn.hold(leg)
         leg.claim = self._call.claim  # after it: the call has joined the queues already
 
+    @whole
     async def _hedge(self, turn: Supervisor, second: Leg, after: float) -> None:
         await sleep(after)
         if not (self._decided or self._call.told or self._call.due()):
@@ -87,7 +100,7 @@ class Race:
 
     def knows(self, leg: Leg) -> bool:
         """Whether *leg* has ended."""
-        return leg in self._ended or self.over.is_set()
+        return leg in self._known or self.over.is_set()
 
     def ended(self, leg: Leg, result: ToolResult) -> None:
         """Told that *leg* has come to its end. In one step."""
@@ -96,7 +109,8 @@ class Race:
             self.decide()
         if all(each.turn is None for each in self._legs):
             self.decide()
-            self.over.set()
+        # Last: should Ctrl-C land in here, the leg tells it again.
+        self._known.add(leg)
 
     def _open_after(self, leg: Leg, result: ToolResult) -> bool:
         """Whether it is for the other to decide, now that *leg* came to *result*."""
@@ -127,6 +141,8 @@ class Race:
             self._timer.cancel()
         for leg in tuple(self._legs):
             leg.withdraw()
+        if all(each.turn is None for each in self._legs):
+            self.over.set()
 
     def result(self, stopped: BaseException | None) -> Any:
         """What the call's body returns, after the race, or raises; *stopped* has ended the wait."""
@@ -147,6 +163,7 @@ class Race:
         # An error's traceback holds its leg, which holds this: a cycle.
         self._ended.clear()
         self._legs.clear()
+        self._known.clear()
         final = self._final([stopped, *raised.values()])
         for leg, error in raised.items():
             kept: BaseException | None = None
@@ -187,6 +204,7 @@ class Hedging:
     _route: ToolRoute
     """Where each of the bodies runs."""
 
+    @whole
     async def call(self, _fn: object, kwargs: Mapping[str, Any], call: Attempt, /) -> Any:
         """Run the body of *call*, and if need be a second one."""
         turn = call.turn

@@ -8,7 +8,7 @@ then resumes the body: the interrupt arrives, the cleanup runs as written, and A
 enforces the end.
 
 The drivers rely on how each loop resumes a coroutine: asyncio throws a cancellation in, trio sends
-it in as an `outcome.Error`. Canary tests guard that. Above: the attempt. Below: nothing.
+it in as an `outcome.Error`. Canary tests guard that. Above: the attempt. Below: `_whole`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from types import CodeType, coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
+
+from ._whole import keep_whole, step, whole
 
 if TYPE_CHECKING:
     import trio
@@ -84,7 +86,10 @@ _GROUPS: Final = ("TaskGroup.__aexit__", "Nursery._nested_child_finished")
 
 @coroutine
 def drive_on_asyncio(
-    body: Coroutine[Any, Any, T], call: Interruptible, traps: AsyncioTraps
+    body: Coroutine[Any, Any, T],
+    call: Interruptible,
+    traps: AsyncioTraps,
+    struck: KeyboardInterrupt | None = None,
 ) -> Generator[Any, Any, T]:
     """Await *body*, telling *call* of each cancellation before *body* sees it.
 
@@ -94,10 +99,13 @@ def drive_on_asyncio(
     only when the other has ended. AnyIO would hand one down in each round of the event loop, until
     then: no cleanup there could await anything. So the driver waits in the body's place, has *call*
     shield it at the first, and hands that one down.
+
+    Ctrl-C that lands in here, between two steps of the body's, is the body's, as in one of them: it
+    is thrown in. Else the body would be left half-way, and never clean up.
     """
-    cancelled, plain = traps.cancelled, traps.future
     try:
-        trap: Any = body.send(None)
+        cancelled, plain = traps.cancelled, traps.future
+        trap: Any = body.send(None) if struck is None else body.throw(struck)
         while True:
             waited = trap if trap is None or type(trap) is plain else traps.own(trap)
             try:
@@ -126,6 +134,14 @@ def drive_on_asyncio(
             trap = body.send(sent)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # because StopIteration is not generic
+    except KeyboardInterrupt as exc:
+        if _has_ended(body):
+            raise
+        struck = exc
+    try:
+        return (yield from drive_on_asyncio(body, call, traps, struck))
+    finally:
+        del struck  # as above
 
 
 class Carrier(Protocol):
@@ -157,6 +173,7 @@ class TrioTraps:
         import outcome
         import trio
 
+        keep_whole()
         return cls(
             cancelled,
             outcome.Error,
@@ -183,9 +200,13 @@ class TrioTraps:
         return trio.Cancelled._create(source="explicit")
 
 
+@whole
 @coroutine
 def drive_on_trio(
-    body: Coroutine[Any, Any, T], call: Interruptible, traps: TrioTraps
+    body: Coroutine[Any, Any, T],
+    call: Interruptible,
+    traps: TrioTraps,
+    struck: KeyboardInterrupt | None = None,
 ) -> Generator[Any, Any, T]:
     """As `drive_on_asyncio`, and for two waits of trio's into which it sends no cancellation.
 
@@ -197,7 +218,7 @@ def drive_on_trio(
     """
     carrier, cancelled = traps.carrier, traps.cancelled
     try:
-        trap = body.send(None)
+        trap = step(body.send, None) if struck is None else step(body.throw, struck)
         while True:
             if call.watch and traps.first_half not in _waits_in(body):
                 # Not there: shielded now, it would raise "this should never happen".
@@ -209,7 +230,7 @@ def drive_on_trio(
                 body.close()
                 raise
             except BaseException as exc:  # trio's own word on a foreign trap
-                trap = body.throw(exc)
+                trap = step(body.throw, exc)
                 continue
             delivered: BaseException | None = None
             if type(sent) is carrier:
@@ -229,11 +250,23 @@ def drive_on_trio(
                 elif traps.nursery in waits:
                     call.deliver(traps.cancellation())
             try:
-                trap = body.send(sent) if delivered is None else body.throw(delivered)
+                trap = step(body.send, sent) if delivered is None else step(body.throw, delivered)
             finally:
                 del delivered, sent  # as on asyncio
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # because, as on asyncio
+    except KeyboardInterrupt as exc:
+        if _has_ended(body):
+            raise
+        struck = exc
+    try:
+        return (yield from drive_on_trio(body, call, traps, struck))
+    finally:
+        del struck  # as above
+
+
+def _has_ended(body: object) -> bool:
+    return getattr(body, "cr_frame", None) is None
 
 
 def _waits_in(body: object) -> list[CodeType]:

@@ -17,7 +17,7 @@ from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
 from typing_extensions import Unpack  # of a generic TypedDict, as Pyright and mypy read it
 
-from . import _outcome, _raised
+from . import _outcome
 from ._agent import Agent, Output
 from ._budget import Budget
 from ._calls import Content
@@ -36,6 +36,7 @@ from ._statistics import KernelStatistics
 from ._supervisor import Supervisor
 from ._tools import Tool
 from ._turn import Turn
+from ._whole import whole
 from .abc import Backend, Model, Observer
 
 
@@ -90,6 +91,7 @@ class Kernel:
         self._closing: Event
         self._all_left: Event
 
+    @whole
     async def __aenter__(self) -> Kernel:
         if self._state != "new":
             raise RuntimeError("a kernel is opened once; make another Kernel")
@@ -105,6 +107,7 @@ class Kernel:
             raise
         return self
 
+    @whole
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -118,10 +121,7 @@ class Kernel:
     async def _leave(self, exc: BaseException | None) -> BaseException | None:
         self._close()
         stopped = await join(self._loop, self._host.done, self._close, exc)
-        failed = await self._host.leave()
-        return stopped or (
-            None if failed is None else _raised.unwrapped(failed, self._loop.cancelled)
-        )
+        return await self._host.leave(stopped)
 
     def turn(
         self,
@@ -220,8 +220,7 @@ class Kernel:
 
     def _way_to(self, model: Model) -> Route:
         """The way of a request to *model*, whose opening begins if it needs one."""
-        guest = self._models.guest(model, self._host_group, self._all_left)
-        return self._routes.way_to(guest)
+        return self._routes.way_to(self._models.guest(model, self._host_group, self._all_left))
 
     def _check_open(self, what: str) -> None:
         """Raise RuntimeError unless *what* may be asked now, here."""
@@ -244,12 +243,13 @@ class Kernel:
         """Take *turn* in, and start its task in the kernel's task group, if no run is its task."""
         self._turns[turn] = None
         if not in_a_run:
-            self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
+            turn.handle = self._turn_group.create_task(turn.run(), name=f"turn {turn.facts.run_id}")
 
     def _conduct(self, run: Conductor) -> None:
         """Take *run* in: start its task in the kernel's task group."""
         self._runs[run] = None
-        self._turn_group.create_task(run.run(), name=f"run {run.facts.run_id}", context=run.context)
+        name = f"run {run.facts.run_id}"
+        run.handle = self._turn_group.create_task(run.run(), name=name, context=run.context)
 
     def _run_left(self, run: Conductor) -> None:
         """Told that nothing of *run* runs any more."""

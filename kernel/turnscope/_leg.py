@@ -91,8 +91,10 @@ class Leg(Attempt):
         elif self.own is not None:
             self.own.deadline = self.facts.loop.now()
             self.own.cancel()
-        elif self.inner is not None:  # its body has not begun: `run` sees to the rest
-            self.inner.cancel()
+        else:  # its body has not begun; nor ever would, had Ctrl-C ended its task before
+            if self.inner is not None:
+                self.inner.cancel()
+            self.settle_unstarted(NotStarted(_LOST.reason))
 
     def _came_to(self, turn: Supervisor, value: Any, error: BaseException | None) -> None:
         # As it is: what it means is for the call, which alone may ask `on_error`.

@@ -12,16 +12,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import anyio
 import attrs
-from anyio import CancelScope, Event
+from anyio import CancelScope, Event, TaskHandle
 from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ._awaited import AsyncioTraps
 from ._interrupt import Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
+from ._raised import unwrapped
+from ._whole import whole
 
 if TYPE_CHECKING:
     import asyncio
@@ -122,6 +124,14 @@ def cancelled_by_stranger(task: Task | None) -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def has_ended(task: TaskHandle[None] | None) -> bool:
+    """Whether *task* has come to its end, and not by a first step that it was yet to take."""
+    return task is not None and task.status not in _AT_WORK
+
+
+_AT_WORK: Final = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
+
+
 def scope_of(task: object) -> CancelScope | None:
     """The scope that AnyIO has put around *task*, a TaskHandle; None if it has none to show.
 
@@ -167,12 +177,12 @@ class Host:
             import asyncio
 
             self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
-            # Also for a task that is cancelled before its first step, which it then never takes.
-            self._task.add_done_callback(lambda _: self.done.set())
+            self._task.add_done_callback(self._ended)
         else:
             await self._group.__aenter__()
             self._group.start_soon(self._run, name=name)
 
+    @whole
     async def _run(self) -> None:
         try:
             with CancelScope(shield=True):
@@ -185,11 +195,21 @@ class Host:
         finally:
             self.done.set()
 
-    async def leave(self) -> BaseException | None:
-        """After `done`: leave trio's nursery, in the task that started. Returns *main*'s error."""
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._error = task.exception()  # Ctrl-C landed in its last lines
+        self.done.set()  # also for one that is cancelled before its first step
+
+    async def leave(self, stopped: BaseException | None) -> BaseException | None:
+        """After `done`: leave trio's nursery, in the task that started.
+
+        Returns *stopped*, what has ended the wait for it, or else *main*'s error.
+        """
         if self._group is not None:
             await self._group.__aexit__(None, None, None)
-        return self._error
+        if stopped is not None or self._error is None:
+            return stopped
+        return unwrapped(self._error, self._loop.cancelled)
 
 
 async def join(

@@ -77,7 +77,7 @@ def _nobody(failure: BaseException | None) -> None:
 class Request(Attempt):
     """The request of one turn; what it came to is in ``response``, if it came to an end."""
 
-    __slots__ = ("_asking", "_conductor", "response")
+    __slots__ = ("_asking", "_conductor", "_handed_over", "response")
 
     def __init__(self, turn: Supervisor, conductor: Conductor, route: Route) -> None:
         super().__init__(turn, -1, _CALL, _tool(conductor.agent.retry), route, {})
@@ -85,6 +85,8 @@ class Request(Attempt):
         self._asking: ModelRequest | None = None
         """What is sent, with each attempt the same."""
         self.response: Response | None = None
+        self._handed_over = False
+        """Whether the conductor has been told what it came to."""
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, str]:
         if self.facts.observed:
@@ -194,15 +196,17 @@ class Request(Attempt):
         """Told nobody: a request is no call, and in no event of one."""
 
     def is_unsettled(self, turn: Supervisor) -> bool:
-        return self.turn is not None
+        return not self._handed_over
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
-        error = outcome.error
+        error, self._handed_over = outcome.error, True
         if self.tool.retry is not None and self.response is None and not turn.is_asked():
             error = self._last_error(error, result)
         # The response first, whose calls keep the turn open.
-        self._conductor.answered(turn, self.response, error)
-        turn.released(self, fatal=outcome.fatal)
+        try:
+            self._conductor.answered(turn, self.response, error)
+        finally:
+            turn.released(self, fatal=outcome.fatal)
 
     def _last_error(self, error: BaseException | None, result: ToolResult) -> BaseException:
         """What the run raises: the last failure, with those before it and why it was the last."""

@@ -22,6 +22,7 @@ from ._errors import RunCancelled
 from ._feed import Feed
 from ._history import History
 from ._messages import Usage
+from ._whole import whole
 from .events import (
     FinishReason,
     ModelRetried,
@@ -76,6 +77,7 @@ class Run(Generic[Output]):
         self._told = False
         """Whether the error has reached somebody."""
 
+    @whole
     async def __aenter__(self) -> Run[Output]:
         # As for a turn, nothing is awaited here.
         # Not kept: what it closes over is 1 KiB for each run that is under way.
@@ -85,6 +87,7 @@ class Run(Generic[Output]):
         self._inside = open_inside(self._feed)
         return self
 
+    @whole
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -24,6 +24,7 @@ from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._loop import scope_of
 from ._parking import Nested
+from ._whole import whole
 from .events import CallReady, CallSettled, TurnFinished
 
 if TYPE_CHECKING:
@@ -150,10 +151,11 @@ class Supervisor(Asking):
 
     # The task.
 
+    @whole
     async def run(self) -> None:
         """Be the supervisor: hold scope and task group until the block is left and all settled."""
-        self.task = self.facts.loop.task()
         try:
+            self.task = self.facts.loop.task()
             async with self.facts.loop.anyio.create_task_group() as group:
                 group.cancel_scope.shield, group.cancel_scope.deadline = True, self.deadline
                 await self.serve(group)
@@ -182,6 +184,8 @@ class Supervisor(Asking):
 
     async def rest(self) -> None:
         """Wait, after `serve`, for what is not in the group."""
+        if self.asked:  # so the group has been left: who has not settled never got a task
+            self._abandon()  # because Ctrl-C landed while it was taken in
         if (drained := self._undrained()) is not None:
             await self._noted(drained)  # for a block that goes on although its turn was asked
         for orphan in self._orphans:
@@ -224,11 +228,11 @@ class Supervisor(Asking):
     def finish(self) -> None:
         """Nothing of the turn runs any more: say so."""
         if self.ended:
+            self.kernel._left(self)
             return
         # A task that is cancelled natively before its first step never takes it; and one in which
         # Ctrl-C landed on asyncio may not have come to its end.
-        for attempt in tuple(self._unsettled):
-            attempt.abandon()
+        self._abandon()
         if self.facts.observed:
             results = tuple(result for result in self.results if result is not None)
             self.facts.tell(TurnFinished(results=results, **self.facts.event()))
@@ -237,6 +241,11 @@ class Supervisor(Asking):
         self.ended = True
         # Last: should Ctrl-C land here, the kernel still knows whom to finish.
         self.kernel._left(self)
+
+    def _abandon(self) -> None:
+        for attempt in tuple(self._unsettled):
+            attempt.abandon()
+            self.released(attempt, None)  # also one in whose settling Ctrl-C landed
 
     def close(self) -> None:
         """Told that the block is left: no more calls come."""

@@ -15,6 +15,7 @@ from . import _outcome
 from ._block import facts_here, leave, parent_here
 from ._calls import Status, ToolCall, ToolResult
 from ._supervisor import Supervisor
+from ._whole import whole
 
 if TYPE_CHECKING:
     from ._kernel import Kernel
@@ -59,6 +60,7 @@ class Turn:
         self._supervisor: Supervisor | None = None
         self._left = False
 
+    @whole
     async def __aenter__(self) -> Turn:
         # Nothing is awaited here: an entry that is cancelled half-way would leave a turn that
         # nobody leaves. The supervisor opens its task group when it runs; calls may come before.
@@ -77,6 +79,7 @@ class Turn:
             parent.host(self._supervisor)
         return self
 
+    @whole
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -98,6 +101,7 @@ class Turn:
     def _fatal(self) -> BaseException | None:
         return None if self._supervisor is None else self._supervisor.fatal
 
+    @whole
     def submit(self, call: ToolCall, /) -> int:
         """Start *call* at once, or as soon as the limits let it; returns its index.
 

@@ -7,6 +7,7 @@ each round of the event loop. On trio a task cannot be awaited.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -313,3 +314,28 @@ async def test_a_future_of_another_event_loop_is_refused_as_ever() -> None:
 
 class Foreign(asyncio.Future[None]):
     """A future of a type of its own, as a task is."""
+
+
+async def test_a_gather_that_is_about_to_end_as_the_interrupt_comes_leaves_no_word(
+    anyio_backend: Any,
+) -> None:
+    # Its task has failed, and it is told so in the round of the loop in which the body is to be
+    # interrupted: it can no longer be cancelled, and has not ended. A task would wait for it, and
+    # so see what it raises; which else is logged as never retrieved.
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: said.append(about["message"]))
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        turn.cancel()
+        raise LookupError
+
+    async def gathers() -> None:
+        await asyncio.gather(fails())
+
+    async with a_kernel() as kernel:
+        async with kernel.turn([gathers]) as turn:
+            submit(turn, gathers)
+        assert statuses(turn) == ["cancelled"]
+    gc.collect()
+    assert said == []
