@@ -224,7 +224,7 @@ class Attempt(Retried):
         if leaked:
             self.ticket.leak()
             content = _outcome.with_leak(content)
-        made = UnfrozenResult(
+        result = UnfrozenResult(
             self._call,
             outcome.status,
             content,
@@ -235,8 +235,7 @@ class Attempt(Retried):
             self.route.place.name,
             leaked,
             failures,
-        )
-        result = made.freeze()
+        ).freeze()
         self.turn = None
         if self._parking is not None:
             # A block that was left open inside the body, in a generator that is kept, say.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator
 from gc import get_referents
 from types import CodeType, coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import attrs
 
@@ -138,8 +138,10 @@ def drive_on_asyncio(
         if _has_ended(body):
             raise
         struck = exc
+    # It is a generator, which it has been told to be awaitable.
+    again = cast("Generator[Any, Any, T]", drive_on_asyncio(body, call, traps, struck))
     try:
-        return (yield from drive_on_asyncio(body, call, traps, struck))
+        return (yield from again)
     finally:
         del struck  # as above
 
@@ -259,8 +261,10 @@ def drive_on_trio(
         if _has_ended(body):
             raise
         struck = exc
+    # It is a generator, which it has been told to be awaitable.
+    again = cast("Generator[Any, Any, T]", drive_on_trio(body, call, traps, struck))
     try:
-        return (yield from drive_on_trio(body, call, traps, struck))
+        return (yield from again)
     finally:
         del struck  # as above
 
