@@ -122,16 +122,16 @@ class UnfrozenResult:
         leaked: bool,
         failures: tuple[BaseException, ...],
     ) -> None:
-        self.call = call
-        self.status = status
-        self.content = content
-        self.value = value
-        self.error = error
-        self.started_at = started_at
-        self.ended_at = ended_at
-        self.backend = backend
-        self.leaked = leaked
-        self.failures = failures
+        self.call: ToolCall = call
+        self.status: Status = status
+        self.content: str | tuple[Content, ...] = content
+        self.value: Any = value
+        self.error: BaseException | None = error
+        self.started_at: float | None = started_at
+        self.ended_at: float = ended_at
+        self.backend: str | None = backend
+        self.leaked: bool = leaked
+        self.failures: tuple[BaseException, ...] = failures
 
     def freeze(self) -> ToolResult:
         """Have it be one."""
