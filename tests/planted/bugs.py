@@ -46,6 +46,7 @@ from turnscope import (
     Status,
     _attempt,
     _block,
+    _calls,
     _limits,
     _loop,
     _observers,
@@ -164,8 +165,13 @@ DEAF = Batch(plans=(ThreadPlan("deaf", LONG),) * 2, threads=1, ask=True)
 
 @planted(leaks_are_reported, st.just(DEAF), loop=REAL, examples=1)
 def a_leaked_thread_is_not_reported(patch: pytest.MonkeyPatch) -> None:
-    built = _attempt.ToolResult
-    patch.setattr(_attempt, "ToolResult", lambda **fields: built(**{**fields, "leaked": False}))
+    freeze = _calls.UnfrozenResult.freeze
+
+    def silent(self: Any) -> Any:
+        self.leaked = False
+        return freeze(self)
+
+    patch.setattr(_calls.UnfrozenResult, "freeze", silent)
 
 
 # Bounded cancel.
