@@ -117,6 +117,7 @@ class Sealed(Attempt):
             await self._ended.wait()
 
     def is_unsettled(self, turn: Supervisor) -> bool:
+        # Once it counts its result is the turn's too, unless Ctrl-C landed between the two.
         return self.result is None or not (self.provisional or turn.results[self.index])
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
