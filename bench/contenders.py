@@ -32,8 +32,10 @@ class Contender:
     """The statement whose time is the import time."""
     distributions: tuple[str, ...]
     """Whose versions are recorded, beside Python's and anyio's."""
+    agents: str = ""
+    """What loads its agents, where the import puts them off; timed too, as the whole."""
     first: str = ""
-    """A first use after it, which may load what the import put off; timed apart."""
+    """A first use after both, which may load what the import put off; timed apart."""
     loops: tuple[str, ...] = LOOPS
     scenarios: tuple[str, ...] = EVERY
     elsewhere: bool = False
@@ -46,6 +48,11 @@ class Contender:
     """What is installed in an environment of its own; none: it runs where the runner does."""
     lacks: Mapping[str, str] = field(default_factory=dict)
     """The scenarios that it cannot be asked to play, and why."""
+
+    @property
+    def everything(self) -> str:
+        """The statements that load all of it."""
+        return "\n".join(filter(None, (self.imports, self.agents)))
 
     def takes(self, scenario: str) -> bool:
         """Whether it is measured in *scenario*."""
@@ -75,6 +82,7 @@ CONTENDERS: Final = (
         "turnscope",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
+        agents="turnscope.Agent",
         first="@turnscope.tool\nasync def noop(n: int) -> int: return n",
     ),
     Contender(
@@ -89,6 +97,7 @@ CONTENDERS: Final = (
         "turnscope, before",
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
+        agents="turnscope.Agent",
         # Not what takes minutes or depends on the machine more than on turnscope.
         scenarios=tuple(
             name for name in EVERY if name not in ("threads", "cpu", "streamed", "agents_10000")

@@ -1,24 +1,27 @@
 """A fresh interpreter that imports a module, and says how long it took and what came with it.
 
-Run as a script: ``python imported.py STATEMENT [STATEMENT]``. The first imports, the second makes
-a first use of it. Nothing is imported before the clock starts but what every interpreter has.
+Run as a script: ``python imported.py STATEMENT [STATEMENT ...]``. The first imports, the others use
+it for the first time, each in a span of its own. Nothing is imported before the clock starts but
+what every interpreter has.
 """
 
 import sys
 from time import perf_counter
 
 
-def measure(first: str, then: str = "") -> dict[str, object]:
-    """Run both: seconds, the modules that came with the first, those without bytecode on disk."""
+def measure(first: str, *then: str) -> dict[str, object]:
+    """Run all: seconds, the modules that came with the first, those without bytecode on disk."""
     before = set(sys.modules)
     space: dict[str, object] = {}
     started = perf_counter()
     exec(first, space)
     seconds = perf_counter() - started
     came = {name: each for name, each in sys.modules.items() if name not in before}
-    started = perf_counter()
-    exec(then, space)
-    used = perf_counter() - started
+    used: list[float] = []
+    for each in then:
+        started = perf_counter()
+        exec(each, space)
+        used.append(perf_counter() - started)
     import os
 
     cached = [getattr(getattr(each, "__spec__", None), "cached", None) for each in came.values()]

@@ -24,7 +24,7 @@ HEADLINES: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("run of one call", "a run of one call"),
     "streamed": ("wall", "the run, of which the stream is 1,000 ms"),
     "agents": ("1000: wall", "1,000 agents, wall time"),
-    "import": ("import", "import time"),
+    "import": ("with agents", "import time, with what agents take"),
     "sleep": ("beyond ideal", "time beyond that of one call"),
     "long": ("turn 2000", "the 2,000th turn of a run"),
     "agents_10000": ("10000: wall", "10,000 agents, wall time"),

@@ -70,7 +70,7 @@ class Bench:
     def footprint(self, contender: Contender, round_: int) -> None:
         """Measure what *contender* takes in memory and on disk, in a fresh process."""
         script = str(ROOT / "bench" / "footprint.py")
-        came = run([self.python(contender), script, contender.imports])
+        came = run([self.python(contender), script, contender.everything])
         self._keep((contender.name, FOOTPRINT.name, "none"), round_, came)
 
     def _keep(self, cell: tuple[str, str, str], round_: int, came: dict[str, Any]) -> None:
@@ -118,7 +118,9 @@ class Bench:
         """Time one import, in a fresh process; round -1 compiles, and does not count."""
         cell = (contender.name, IMPORT.name, "none")
         script = str(ROOT / "bench" / "imported.py")
-        came = run([self.python(contender), script, contender.imports, contender.first])
+        later = {"agents": contender.agents, "first tool": contender.first}
+        then = {name: statement for name, statement in later.items() if statement}
+        came = run([self.python(contender), script, contender.imports, *then.values()])
         if "failed" in came:
             self._keep(cell, round_, came)
         elif round_ < 0:
@@ -129,8 +131,10 @@ class Bench:
         else:
             self.modules[contender.name] = came["modules"]
             metrics = {"import": came["seconds"] * 1e3, "modules": float(len(came["modules"]))}
+            used = dict(zip(then, came["used"], strict=True))
+            metrics["with agents"] = (came["seconds"] + used.get("agents", 0)) * 1e3
             if contender.first:
-                metrics["first tool after it"] = came["used"] * 1e3
+                metrics["first tool after it"] = used["first tool"] * 1e3
             self._keep(cell, round_, {"metrics": metrics})
 
 

@@ -2,6 +2,7 @@
 
 The layers, from the top; a file imports from those below it only:
 
+    _runs                         the names of runs, which are loaded when one of them is used
     _fallback                     several models as one
     _plan_tool _plan_turn         a tool that carries out a plan, a graph of calls; its turn
     _plan_results _plan           what its steps came to; the graph, read and put in order
@@ -22,7 +23,8 @@ The layers, from the top; a file imports from those below it only:
     _attempt _retrying _askable   one call: its life; its further attempts; its end
     _view _parking                what its body sees; what is nested in it
     _outcome                      what a body came to, in the words of a result
-    _tools _functions _schema     what a tool is; its function; what it takes
+    _decorator _tools             from a function to a tool; what a tool is
+    _functions _schema            its function; what it takes
     _keys _key_templates          what its calls read and write
     _resources _queue_words       conflict order: who waits for whom, also in words
     _index                        who shares a key
@@ -31,17 +33,17 @@ The layers, from the top; a file imports from those below it only:
     _statistics                   a look at all of it
     _loop _interrupt              which loop this is; one interrupt for a body, then enforcement
     _context abc                  what tools see; the ports
-    events _model_events          what is told; what is streamed
+    events _turn_events           what is told; of it, what is told of a turn and its calls
+    _model_events                 what is streamed
     _history _stored _messages    a conversation, as JSON too
     _calls _errors                values, and the error tree
 
 Beside them, `turnscope.testing`: a scripted model, virtual time and checkers for tests of your own.
 """
 
+from typing import TYPE_CHECKING
+
 from ._adaptive import AdaptiveLimit as AdaptiveLimit
-from ._agent import Agent as Agent
-from ._agent import RunContext as RunContext
-from ._budget import Budget as Budget
 from ._calls import Content as Content
 from ._calls import Status as Status
 from ._calls import ToolCall as ToolCall
@@ -51,6 +53,7 @@ from ._context import check_cancelled as check_cancelled
 from ._context import current_call as current_call
 from ._context import heartbeat as heartbeat
 from ._context import progress as progress
+from ._decorator import tool as tool
 from ._errors import BudgetExceeded as BudgetExceeded
 from ._errors import CallCancelled as CallCancelled
 from ._errors import CallError as CallError
@@ -68,27 +71,50 @@ from ._errors import ToolFailed as ToolFailed
 from ._errors import TurnscopeError as TurnscopeError
 from ._errors import UnknownTool as UnknownTool
 from ._errors import WorkerLost as WorkerLost
-from ._fallback import fallback as fallback
-from ._history import History as History
 from ._holds import Release as Release
 from ._kernel import Kernel as Kernel
 from ._limits import Limits as Limits
-from ._messages import AssistantMessage as AssistantMessage
-from ._messages import Message as Message
-from ._messages import Reasoning as Reasoning
-from ._messages import ResultMessage as ResultMessage
-from ._messages import Usage as Usage
-from ._messages import UserMessage as UserMessage
-from ._once import run as run
-from ._plan_tool import plan_tool as plan_tool
 from ._retry import Retry as Retry
-from ._run import Run as Run
-from ._run import RunResult as RunResult
 from ._statistics import CallName as CallName
 from ._statistics import Claimant as Claimant
 from ._statistics import KernelStatistics as KernelStatistics
 from ._statistics import KeyStatistics as KeyStatistics
 from ._statistics import LimiterStatistics as LimiterStatistics
 from ._tools import Tool as Tool
-from ._tools import tool as tool
 from ._turn import Turn as Turn
+
+if TYPE_CHECKING:
+    from . import events as events
+    from ._runs import Agent as Agent
+    from ._runs import AssistantMessage as AssistantMessage
+    from ._runs import Budget as Budget
+    from ._runs import History as History
+    from ._runs import Message as Message
+    from ._runs import Reasoning as Reasoning
+    from ._runs import ResultMessage as ResultMessage
+    from ._runs import Run as Run
+    from ._runs import RunContext as RunContext
+    from ._runs import RunResult as RunResult
+    from ._runs import Usage as Usage
+    from ._runs import UserMessage as UserMessage
+    from ._runs import fallback as fallback
+    from ._runs import plan_tool as plan_tool
+    from ._runs import run as run
+else:  # so that type checkers know the names, and no others
+
+    def __getattr__(name: str) -> object:
+        """Load the names of runs, when the first of them is asked for."""
+        if name == "__all__":  # by `from turnscope import *`
+            return [each for each in __dir__() if not each.startswith("_")]
+        if name.startswith("_") or name not in (names := _names_of_runs()):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals().update(names)
+        return names[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_names_of_runs()} - {"TYPE_CHECKING"})
+
+    def _names_of_runs() -> dict[str, object]:
+        from . import _runs
+
+        return {name: each for name, each in vars(_runs).items() if not name.startswith("_")}

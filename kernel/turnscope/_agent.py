@@ -15,11 +15,12 @@ from typing_extensions import TypeForm, TypeVar  # defaults of type variables ca
 from ._block import kernel_here
 from ._budget import Budget
 from ._context import CallContext, Deps
+from ._decorator import as_tool
 from ._history import History
 from ._limits import is_capacity
 from ._output import Answer, answer_of
 from ._retry import Retry
-from ._tools import Tool, as_tool
+from ._tools import Tool
 from .abc import Model
 
 Output = TypeVar("Output", default=str)

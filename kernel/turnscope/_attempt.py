@@ -20,8 +20,8 @@ from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
 from ._retrying import Retried, retried
+from ._turn_events import CallStarted
 from ._whole import whole
-from .events import CallStarted
 
 if TYPE_CHECKING:
     from ._resources import Claim

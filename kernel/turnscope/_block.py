@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from ._kernel import Kernel
 
 
+def seconds_of(what: str, timeout: float | None, deadline: float) -> None:
+    """Raise ValueError for a *timeout* or *deadline* that is none."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"{what}(timeout={timeout!r}): a span in seconds, 0 or more")
+    if deadline != deadline:
+        raise ValueError(f"{what}(deadline=nan): a value of the event loop's clock")
+
+
 def facts_here(
     kernel: Kernel,
     parent: Attempt | None,
@@ -35,7 +43,7 @@ def facts_here(
     """
     above = None if parent is None else parent.facts
     return TurnFacts(
-        run_id=kernel._new_id(),
+        run_id=kernel._names.new(),
         parents=() if above is None else (*above.parents, above.run_id),
         number=0,
         deps=deps,

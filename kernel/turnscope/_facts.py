@@ -1,10 +1,12 @@
-"""What is known of a turn from the moment that its block is opened.
+"""What is known of a turn from the moment that its block is opened, and its name.
 
 Above: the supervisor and its calls; `_block` makes them. Below: the events.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,18 @@ if TYPE_CHECKING:
     from ._calls import ToolCall
     from ._loop import Loop
     from .events import RunEvent
+
+
+class Names:
+    """Names for runs and turns that no other has, here or in another process."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(3).hex()  # as `secrets` does, whose import takes 7 ms
+        self._numbers = itertools.count(1)
+
+    def new(self) -> str:
+        """The next of them."""
+        return f"{self._prefix}-{next(self._numbers)}"
 
 
 # Frozen from outside only, as `ToolResult` is: there is one for each turn.

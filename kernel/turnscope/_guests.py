@@ -7,10 +7,12 @@ groups. Above: places and models. Below: AnyIO.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, Event
-from anyio.abc import TaskGroup
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 
 class Guest:

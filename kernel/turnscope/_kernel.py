@@ -1,43 +1,45 @@
 """The kernel: the one long-lived object, which owns what runs and turns share.
 
-It owns the task group, the limiters, the backends, the models and the observers. It is opened once
-in a service, and every run and turn is in it. Above: the user. Below: every other room.
+It owns the task group, the limiters, the backends, the models and the observers. Above: the user.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import Event, create_task_group
-from anyio.abc import TaskGroup
-from typing_extensions import Unpack  # of a generic TypedDict, as Pyright and mypy read it
 
 from . import _outcome
-from ._agent import Agent, Output
-from ._budget import Budget
-from ._calls import Content
-from ._conductor import Conductor
-from ._context import Deps
-from ._history import History
+from ._block import seconds_of
+from ._facts import Names
 from ._limits import Limiter, Limits
 from ._loop import Host, Loop, join
 from ._models import Models
 from ._observers import Observers
 from ._places import Route
-from ._prepare import RunOptions, prepare, seconds_of
 from ._routes import Offer, Routes
-from ._run import Run, RunResult
 from ._statistics import KernelStatistics
 from ._supervisor import Supervisor
 from ._tools import Tool
 from ._turn import Turn
 from ._whole import whole
 from .abc import Backend, Model, Observer
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+    from typing_extensions import Unpack  # of a generic TypedDict, as Pyright and mypy read it
+
+    from ._agent import Agent, Output
+    from ._budget import Budget
+    from ._calls import Content
+    from ._conductor import Conductor
+    from ._context import Deps
+    from ._history import History
+    from ._prepare import RunOptions
+    from ._run import Run, RunResult
 
 
 class Kernel:
@@ -79,10 +81,10 @@ class Kernel:
         self.grace: float = grace
         self._observers = Observers(observers)
         self._routes, self._models = Routes(self.limits, backends), Models(model)
-        self._turns, self._runs = dict[Supervisor, None](), dict[Conductor, None]()
-        self._ids = itertools.count(1)
-        self._prefix = os.urandom(3).hex()  # as `secrets` does, whose import takes 7 ms
-        self._state = "new"
+        self._turns: dict[Supervisor, None] = {}
+        self._runs: dict[Conductor, None] = {}
+        self._names = Names()
+        self._state = "not open"
         self._loop: Loop
         self._host: Host
         self._turn_group: TaskGroup
@@ -93,7 +95,7 @@ class Kernel:
 
     @whole
     async def __aenter__(self) -> Kernel:
-        if self._state != "new":
+        if self._state != "not open":
             raise RuntimeError("a kernel is opened once; make another Kernel")
         self._state = "open"
         self._loop = Loop.running()
@@ -174,7 +176,9 @@ class Kernel:
         takes, a missing or unknown model, and what `turn` refuses in tools; RuntimeError if the
         kernel is not open.
         """
-        begin = prepare(
+        from ._prepare import prepare  # here, and below: who only opens turns does without
+
+        return prepare(
             self,
             agent,
             prompt,
@@ -185,8 +189,8 @@ class Kernel:
             timeout=timeout,
             deadline=deadline,
             budget=budget,
+            listen=True,
         )
-        return Run(begin, listen=True)
 
     async def run(
         self,
@@ -199,7 +203,9 @@ class Kernel:
         As `start`, with its options, in one await: a cancellation of the caller ends the run,
         joins it within grace and is raised again. Raises what `start` and `Run.wait` raise.
         """
-        run: Run[Output] = Run(prepare(self, agent, prompt, **options), listen=False)
+        from ._prepare import prepare
+
+        run: Run[Output] = prepare(self, agent, prompt, listen=False, **options)
         async with run:
             return await run.wait()
 
@@ -225,19 +231,14 @@ class Kernel:
     def _check_open(self, what: str) -> None:
         """Raise RuntimeError unless *what* may be asked now, here."""
         if self._state != "open":
-            state = "closed" if self._state == "closed" else "not open"
             raise RuntimeError(
-                f"{what}: this kernel is {state}; use `async with Kernel() as kernel:`"
+                f"{what}: this kernel is {self._state}; use `async with Kernel() as kernel:`"
             )
         if not self._loop.here():
             raise RuntimeError(
                 f"{what} was called outside of the kernel's event loop: from another thread, use "
                 "anyio.from_thread.run"
             )
-
-    def _new_id(self) -> str:
-        """A name that no other run or turn has, here or in another process."""
-        return f"{self._prefix}-{next(self._ids)}"
 
     def _supervise(self, turn: Supervisor, *, in_a_run: bool = False) -> None:
         """Take *turn* in, and start its task in the kernel's task group, if no run is its task."""
@@ -269,10 +270,9 @@ class Kernel:
                     await self._until_closing()
             finally:
                 # A turn whose task was cancelled natively before its first step is still here.
-                for turn in tuple(self._turns):
-                    turn.finish()
-                for run in tuple(self._runs):
-                    run.finish()
+                left: list[Supervisor | Conductor] = [*self._turns, *self._runs]
+                for inside in left:
+                    inside.finish()
                 # Every turn has been joined: the backends have nothing left to run.
                 self._all_left.set()
                 self._routes.give_up()

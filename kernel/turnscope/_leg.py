@@ -15,7 +15,7 @@ from ._attempt import Attempt
 from ._calls import Status
 from ._errors import CallCancelled, NotStarted
 from ._holds import Release
-from .events import CallHedged
+from ._turn_events import CallHedged
 
 if TYPE_CHECKING:
     from ._calls import ToolResult

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import anyio
 import attrs
 from anyio import CancelScope, Event, TaskHandle
-from anyio.abc import AsyncBackend
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ._awaited import AsyncioTraps
@@ -27,6 +26,8 @@ from ._whole import whole
 
 if TYPE_CHECKING:
     import asyncio
+
+    from anyio.abc import AsyncBackend
 
 T = TypeVar("T")
 

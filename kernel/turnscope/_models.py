@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from anyio import Event
-from anyio.abc import TaskGroup
 
 from ._guests import Guest
 from .abc import Model, OutputSchema, TakesOutput
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 GROUP: Final = "turnscope.models"
 _NEEDS_NONE: Final = Guest(None, "model")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from .abc import Observer
-from .events import RunEvent
+
+if TYPE_CHECKING:
+    from .events import RunEvent
 
 
 class Observers:

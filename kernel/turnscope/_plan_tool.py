@@ -17,12 +17,13 @@ from ._attempt import Attempt
 from ._block import kernel_here
 from ._calls import Status, ToolCall, ToolResult
 from ._context import current_call
+from ._decorator import as_tool
 from ._errors import InvalidArguments, NotStarted
 from ._limits import is_capacity
 from ._plan import LITERAL, REFERENCE, Missing, NotAPlan, Order, Plan, Step, filled, planned
 from ._plan_results import CAME_TO, PlanResults, data_of
 from ._plan_turn import PlanTurn
-from ._tools import Tool, as_tool
+from ._tools import Tool
 
 DESCRIPTION: Final = (
     "Make several calls of tools at once, of which some need the results of others. Each step "

@@ -1,6 +1,6 @@
 """A run before it begins: what was asked is checked here, before any work and any request.
 
-Above: the kernel. Below: the conductor, which is made when the run's block is entered.
+Above: the kernel. Below: the run, and the conductor, which is made when the run's block is entered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 
 from ._agent import Agent
 from ._answering import Answering
-from ._block import facts_here, parent_here
+from ._block import facts_here, parent_here, seconds_of
 from ._budget import Budget, Ledger
 from ._calls import Content
 from ._conductor import Conductor
@@ -24,6 +24,7 @@ from ._history import History
 from ._limits import Limiter
 from ._messages import AssistantMessage, UserMessage, user_message
 from ._models import takes_output
+from ._run import Run
 from ._stored import storable
 from .events import RunEvent
 
@@ -49,14 +50,6 @@ class Cap(Limiter):
 
     __slots__ = ()
     own = True
-
-
-def seconds_of(what: str, timeout: float | None, deadline: float) -> None:
-    """Raise ValueError for a *timeout* or *deadline* that is none."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"{what}(timeout={timeout!r}): a span in seconds, 0 or more")
-    if deadline != deadline:
-        raise ValueError(f"{what}(deadline=nan): a value of the event loop's clock")
 
 
 def first_history(prompt: str | Sequence[Content] | None, history: History | None) -> History:
@@ -92,8 +85,12 @@ def prepare(
     timeout: float | None = None,
     deadline: float = math.inf,
     budget: Budget | None = None,
-) -> Callable[[Feed | None], Conductor]:
-    """Check a run; what is returned begins it, in the current task, with a feed for its reader."""
+    listen: bool,
+) -> Run[Any]:
+    """Check a run, and make it: it begins when its block is entered, in the task that enters it.
+
+    listen: whether its events are kept for a reader.
+    """
     if not isinstance(agent, Agent):
         raise TypeError(f"a run is of an Agent, not of {type(agent).__name__}")
     if budget is not None and not isinstance(budget, Budget):
@@ -142,7 +139,7 @@ def prepare(
             parent.host(inside)
         return inside
 
-    return begin
+    return Run(begin, listen=listen)
 
 
 def _both(

@@ -22,7 +22,7 @@ from ._limits import Holder, Ticket
 from ._loop import cancelled_by_stranger
 from ._places import Route
 from ._retry import LONGEST_RETRY_AFTER, Retry, covers, seconds_before_next
-from .events import CallRetried
+from ._turn_events import CallRetried
 
 if TYPE_CHECKING:
     from ._supervisor import Supervisor

@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from anyio import Event
-from anyio.abc import TaskGroup
 
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
+from ._decorator import as_tool
 from ._errors import InvalidArguments, NotStarted, UnknownTool
 from ._guards import Guard
 from ._guests import Guest
-from ._hedging import Hedging
 from ._limits import Limiter, Limits
 from ._places import Places, Route, ToolRoute
 from ._resources import Queues
 from ._statistics import KernelStatistics
-from ._tools import Tool, as_tool
+from ._tools import Tool
 from .abc import Backend
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from ._supervisor import Supervisor
 
 A = TypeVar("A", bound=Attempt)
@@ -111,7 +112,11 @@ class Routes:
             limiters.append(self._of_backend[place.name])
         limiters.append(self._calls)
         route = ToolRoute(place, tuple(limiters), place.backend, tool.parameters)
-        return route if tool.hedge is None else attrs.evolve(route, backend=Hedging(route))
+        if tool.hedge is None:
+            return route
+        from ._hedging import Hedging
+
+        return attrs.evolve(route, backend=Hedging(route))
 
     def way_to(self, model: Guest) -> Route:
         """The way of a request to *model*."""

@@ -13,8 +13,7 @@ from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anyio import Event, TaskHandle
-from anyio.abc import TaskGroup
+from anyio import Event
 
 from . import _outcome
 from ._asking import Asking
@@ -24,10 +23,13 @@ from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._loop import scope_of
 from ._parking import Nested
+from ._turn_events import CallReady, CallSettled, TurnFinished
 from ._whole import whole
-from .events import CallReady, CallSettled, TurnFinished
 
 if TYPE_CHECKING:
+    from anyio import TaskHandle
+    from anyio.abc import TaskGroup
+
     from ._facts import TurnFacts
     from ._kernel import Kernel
 

@@ -11,7 +11,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -22,20 +21,18 @@ from typing import (
     TypeAlias,
     TypeVar,
     cast,
-    overload,
 )
 
 from ._context import CallContext
 from ._functions import body_of, function_of, in_class_body, name_of, place_of
-from ._keys import Declared, Keys, declared
 from ._options import check_on_error, check_times, check_twice
 from ._retry import Retry
 
 if TYPE_CHECKING:
+    from ._keys import Declared, Keys
     from ._schema import Parameters
 
 P = ParamSpec("P")
-R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OnError: TypeAlias = Literal["result", "raise"] | Callable[[Exception], str]
@@ -144,7 +141,11 @@ class Tool(Generic[P, R_co]):
         self.reads: Keys = reads
         self.writes: Keys = writes
         self.exclusive: bool = exclusive
-        self._declared: Declared | None = declared(self.name, reads, writes)
+        self._declared: Declared | None = None
+        if reads != () or writes != ():
+            from ._keys import declared  # here, because most tools have none, and it takes 7 ms
+
+            self._declared = declared(self.name, reads, writes)
         self._keys: Declared | None = None
         self.retry: Retry | None = retry
         self.hedge: float | None = hedge
@@ -223,78 +224,3 @@ class Tool(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<Tool {self.name!r} {self.backend}>"
-
-
-@overload
-def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
-@overload
-def tool(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    backend: str = "auto",
-    timeout: float | None = None,
-    idle_timeout: float | None = None,
-    limit: str | None = None,
-    read_only: bool = False,
-    idempotent: bool = False,
-    destructive: bool = False,
-    early: bool | None = None,
-    on_error: OnError = "result",
-    reads: Keys = (),
-    writes: Keys = (),
-    exclusive: bool = False,
-    retry: Retry | None = None,
-    hedge: float | None = None,
-) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
-def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a tool of a function, bare (``@tool``) or with options (``@tool(timeout=5)``).
-
-    name: what the model calls it; by default the function's name.
-    description: what the model reads; by default the docstring, without its parameters, whose
-        texts go into the schema (Google, NumPy and reST styles).
-    backend: where calls run: "inline" (in the event loop), "thread", "process", or the name of a
-        backend of your own; "auto" is inline for ``async def`` and thread for ``def``.
-    timeout: seconds from the start of the body until it is interrupted, all attempts included.
-    idle_timeout: seconds without ``heartbeat()`` or ``progress()`` until it is interrupted.
-    limit: a group of ``Limits(groups=...)`` in which its calls count.
-    read_only, idempotent, destructive: what a call does to the world, as MCP hints it.
-    early: whether calls start while the model still streams; by default those of read_only tools.
-    on_error: "result" tells the model of an exception and lets the turn go on; "raise" ends the
-        turn with it; a function of the exception gives the text that the model reads.
-    reads, writes: keys of what a call reads and writes: a text, such as ``"file/{path}"``, where a
-        parameter stands for its value; a function of the arguments, which returns one or several;
-        or several of these. Calls that share a key, or of which one's is an ancestor of the other's
-        along ``/``, wait for one another if one of them writes it: in call order, in a turn. All
-        forms of one path meet: in a parameter that is a Path, or a text if it or the template
-        before it speaks of a file, path, dir, directory or folder; in other values ``/`` is
-        escaped. ``{name:path}`` and ``{name:text}`` say which it is.
-    exclusive: whether a call runs alone in its turn.
-    retry: what to do again when it fails, for a tool that is read_only or idempotent.
-    hedge: seconds after which a slow body gets a second one beside it; the first to succeed counts.
-
-    Raises what `Tool` raises.
-    """
-
-    def made(fn: Callable[..., Any]) -> Tool[..., Any]:
-        return Tool(fn, **options)
-
-    return made if fn is None else made(fn)
-
-
-@lru_cache(maxsize=512)
-def _remembered(fn: Callable[..., Any]) -> Tool[..., Any]:
-    return Tool(fn)
-
-
-def as_tool(fn: Tool[..., Any] | Callable[..., Any]) -> Tool[..., Any]:
-    """The Tool that *fn* is, or one made of it.
-
-    Those made of plain functions are remembered, because a schema takes a while. Not those of
-    closures, which would be kept alive, nor of objects, which may equal one another.
-    """
-    if isinstance(fn, Tool):
-        return cast("Tool[..., Any]", fn)
-    if inspect.isfunction(fn) and fn.__closure__ is None:
-        return _remembered(fn)
-    return Tool(fn)

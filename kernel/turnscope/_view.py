@@ -16,7 +16,7 @@ from ._calls import ToolCall
 from ._context import CallContext
 from ._holds import Holds, Release, post
 from ._statistics import CallName
-from .events import CallProgress
+from ._turn_events import CallProgress
 
 if TYPE_CHECKING:
     from ._facts import TurnFacts

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import attrs
 
 from ._context import CallContext
-from ._history import History
-from .events import ModelEvent, RunEvent
 
 if TYPE_CHECKING:
+    from ._history import History
     from ._tools import Tool
+    from .events import ModelEvent, RunEvent
 
 __all__ = ["Backend", "Model", "ModelRequest", "Observer", "OutputSchema", "TakesOutput"]
 

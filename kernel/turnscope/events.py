@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from ._calls import ToolCall, ToolResult
 from ._messages import AssistantMessage, Usage
 from ._model_events import CallDelta as CallDelta
 from ._model_events import CallSealed as CallSealed
@@ -28,6 +27,15 @@ from ._model_events import ModelEvent as ModelEvent
 from ._model_events import ModelFinished as ModelFinished
 from ._model_events import ReasoningDelta as ReasoningDelta
 from ._model_events import TextDelta as TextDelta
+from ._turn_events import CallEvent as CallEvent
+from ._turn_events import CallHedged as CallHedged
+from ._turn_events import CallProgress as CallProgress
+from ._turn_events import CallReady as CallReady
+from ._turn_events import CallRetried as CallRetried
+from ._turn_events import CallSettled as CallSettled
+from ._turn_events import CallStarted as CallStarted
+from ._turn_events import TurnEvent as TurnEvent
+from ._turn_events import TurnFinished as TurnFinished
 
 __all__ = [
     "CallDelta",
@@ -59,20 +67,6 @@ __all__ = [
     "TurnEvent",
     "TurnFinished",
 ]
-
-
-@attrs.frozen(kw_only=True)
-class TurnEvent:
-    """What all events have in common."""
-
-    run_id: str
-    """The run, or the turn of your own loop."""
-    parents: tuple[str, ...]
-    """The ``run_id`` of each run or turn above, the outermost first."""
-    turn: int
-    """Which turn of the run, from 0."""
-    time: float
-    """Seconds on the event loop's clock, which never goes back."""
 
 
 @attrs.frozen(kw_only=True)
@@ -140,62 +134,6 @@ class ModelAnswered(TurnEvent):
 
 
 @attrs.frozen(kw_only=True)
-class CallEvent(TurnEvent):
-    """What the events of a call have in common."""
-
-    index: int
-    """Which call of the turn, from 0, in call order."""
-    call: ToolCall
-
-
-@attrs.frozen(kw_only=True)
-class CallReady(CallEvent):
-    """A call was submitted; one that starts early, before its response was complete."""
-
-
-@attrs.frozen(kw_only=True)
-class CallStarted(CallEvent):
-    """A call has its slots, and its body begins."""
-
-    backend: str
-    """Where: "inline", "thread", "process", ..."""
-
-
-@attrs.frozen(kw_only=True)
-class CallProgress(CallEvent):
-    """A body reported something by ``progress``, or by a yield."""
-
-    value: object
-
-
-@attrs.frozen(kw_only=True)
-class CallRetried(CallEvent):
-    """A body failed, and the call is to be tried again; if it ends while it waits, it is not."""
-
-    attempt: int
-    """Which attempt has failed, from 1."""
-    error: Exception
-    """What it raised."""
-    delay: float
-    """Seconds until it is tried again, or queues for its slots."""
-
-
-@attrs.frozen(kw_only=True)
-class CallHedged(CallEvent):
-    """A body was slow, and a second one of the same call begins beside it."""
-
-    attempt: int
-    """Which body of the call the second is, from 1."""
-
-
-@attrs.frozen(kw_only=True)
-class CallSettled(CallEvent):
-    """A call came to its one result."""
-
-    result: ToolResult
-
-
-@attrs.frozen(kw_only=True)
 class CallDiscarded(CallEvent):
     """A call that started early has settled, and does not count: its last event.
 
@@ -204,14 +142,6 @@ class CallDiscarded(CallEvent):
 
     reason: str
     """Why: its response failed, or nobody stands by its calls, or the budget is spent."""
-
-
-@attrs.frozen(kw_only=True)
-class TurnFinished(TurnEvent):
-    """Every call of a turn has settled, and nothing of it runs any more but for reported leaks."""
-
-    results: tuple[ToolResult, ...]
-    """One for each call, in call order."""
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.properties.test_outputs import CASES, SCRIPTS, Case, answers_are_read_as_foretold
-from turnscope import NotStarted, Status, _agent, _answering, _kernel, _output, _prepare
+from turnscope import NotStarted, Status, _agent, _answering, _output, _prepare
 from turnscope._routes import Offer
 
 from .bugs import planted
@@ -130,4 +130,4 @@ def the_answer_is_a_call_like_any_other(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(kernel, "_offer", lambda _, *more: type(kernel)._offer(kernel, tools, *more))
         return prepare(kernel, agent, *arguments, **options)
 
-    patch.setattr(_kernel, "prepare", offered)
+    patch.setattr(_prepare, "prepare", offered)
