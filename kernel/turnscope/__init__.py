@@ -37,6 +37,7 @@ The layers, from the top; a file imports from those below it only:
     _model_events                 what is streamed
     _history _stored _messages    a conversation, as JSON too
     _calls _errors                values, and the error tree
+    _record                       what makes a class a value
 
 Beside them, `turnscope.testing`: a scripted model, virtual time and checkers for tests of your own.
 """

@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 import attrs
 
 from ._calls import Content, Status, ToolCall
+from ._record import Record
 
 
-@attrs.frozen(kw_only=True)
-class Usage:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Usage(Record):
     """What model requests have used, in tokens; Usages add up with ``+``."""
 
     input_tokens: int = 0
@@ -41,8 +42,8 @@ class Usage:
         )
 
 
-@attrs.frozen
-class Reasoning:
+@attrs.frozen(eq=False, repr=False)
+class Reasoning(Record):
     """A part of what a model thought before it answered."""
 
     text: str
@@ -50,15 +51,15 @@ class Reasoning:
     """What the provider wants back unchanged, such as a signature: JSON data, or None."""
 
 
-@attrs.frozen
-class UserMessage:
+@attrs.frozen(eq=False, repr=False)
+class UserMessage(Record):
     """What was asked: text, or parts of which some are not text."""
 
     content: str | tuple[Content, ...]
 
 
-@attrs.frozen(kw_only=True)
-class AssistantMessage:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AssistantMessage(Record):
     """What a model answered: text, calls, or both."""
 
     text: str = ""
@@ -68,8 +69,8 @@ class AssistantMessage:
     reasoning: tuple[Reasoning, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class ResultMessage:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ResultMessage(Record):
     """The one answer to a call, as the model reads it."""
 
     id: str

@@ -10,21 +10,22 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from ._messages import Usage
+from ._record import Record
 
 FinishReason: TypeAlias = Literal["stop", "calls", "length", "refusal", "filtered"]
 """Why a response ended: it was complete; it asks for calls; it was cut at the limit of tokens; the
 model would not; the provider would not."""
 
 
-@attrs.frozen
-class TextDelta:
+@attrs.frozen(eq=False, repr=False)
+class TextDelta(Record):
     """More of the answer's text."""
 
     text: str
 
 
-@attrs.frozen
-class ReasoningDelta:
+@attrs.frozen(eq=False, repr=False)
+class ReasoningDelta(Record):
     """More of what the model thinks, or the end of a part of it, with what goes back unchanged."""
 
     text: str
@@ -32,8 +33,8 @@ class ReasoningDelta:
     """What the provider wants back with this part: JSON data. It ends the part."""
 
 
-@attrs.frozen
-class CallDelta:
+@attrs.frozen(eq=False, repr=False)
+class CallDelta(Record):
     """More of a call: the first one of an *index* names it, all of them bring arguments."""
 
     index: int
@@ -47,8 +48,8 @@ class CallDelta:
     """A piece of the JSON text of the arguments, cut anywhere."""
 
 
-@attrs.frozen
-class CallSealed:
+@attrs.frozen(eq=False, repr=False)
+class CallSealed(Record):
     """The arguments of a call are complete: the protocol said so, or went on to the next.
 
     Never because what has come happens to be JSON: calls of some tools start at their seal.
@@ -57,16 +58,16 @@ class CallSealed:
     index: int
 
 
-@attrs.frozen
-class ModelFinished:
+@attrs.frozen(eq=False, repr=False)
+class ModelFinished(Record):
     """The response is complete; the last event of a stream. Without it the response has failed."""
 
     reason: FinishReason = "stop"
     usage: Usage = attrs.field(factory=Usage)
 
 
-@attrs.frozen
-class FellBack:
+@attrs.frozen(eq=False, repr=False)
+class FellBack(Record):
     """A model failed before anything came of it; the request goes on to another, *model*."""
 
     model: str

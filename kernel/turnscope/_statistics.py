@@ -9,9 +9,11 @@ from collections.abc import Mapping
 
 import attrs
 
+from ._record import Record
 
-@attrs.frozen(kw_only=True)
-class LimiterStatistics:
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LimiterStatistics(Record):
     """A look at one limiter."""
 
     capacity: float
@@ -23,8 +25,8 @@ class LimiterStatistics:
     """Slots held by calls that have settled, but whose thread is still at work."""
 
 
-@attrs.frozen(kw_only=True)
-class CallName:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class CallName(Record):
     """Which call: its run and turn, its index there, and what the model called it."""
 
     run_id: str
@@ -37,8 +39,8 @@ class CallName:
         return f"call {self.id!r} of {self.tool!r}"
 
 
-@attrs.frozen(kw_only=True)
-class Claimant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Claimant(Record):
     """A call that holds a key, or waits for it."""
 
     call: CallName
@@ -50,8 +52,8 @@ class Claimant:
     """The calls that have to end first, in the order in which they came; none if it holds it."""
 
 
-@attrs.frozen(kw_only=True)
-class KeyStatistics:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KeyStatistics(Record):
     """A look at one key of ``@tool(reads=..., writes=...)``: who holds it, and who waits for whom.
 
     A call takes all of its keys at once, so it may wait here for one that holds another of them.
@@ -62,8 +64,8 @@ class KeyStatistics:
     """In the order in which they came."""
 
 
-@attrs.frozen(kw_only=True)
-class KernelStatistics:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KernelStatistics(Record):
     """A look at a kernel: what is lent, and who waits."""
 
     runs: int

@@ -9,10 +9,11 @@ from __future__ import annotations
 import attrs
 
 from ._calls import ToolCall, ToolResult
+from ._record import Record
 
 
-@attrs.frozen(kw_only=True)
-class TurnEvent:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TurnEvent(Record):
     """What all events have in common."""
 
     run_id: str
@@ -25,7 +26,7 @@ class TurnEvent:
     """Seconds on the event loop's clock, which never goes back."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallEvent(TurnEvent):
     """What the events of a call have in common."""
 
@@ -34,12 +35,12 @@ class CallEvent(TurnEvent):
     call: ToolCall
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallReady(CallEvent):
     """A call was submitted; one that starts early, before its response was complete."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallStarted(CallEvent):
     """A call has its slots, and its body begins."""
 
@@ -47,14 +48,14 @@ class CallStarted(CallEvent):
     """Where: "inline", "thread", "process", ..."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallProgress(CallEvent):
     """A body reported something by ``progress``, or by a yield."""
 
     value: object
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallRetried(CallEvent):
     """A body failed, and the call is to be tried again; if it ends while it waits, it is not."""
 
@@ -66,7 +67,7 @@ class CallRetried(CallEvent):
     """Seconds until it is tried again, or queues for its slots."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallHedged(CallEvent):
     """A body was slow, and a second one of the same call begins beside it."""
 
@@ -74,14 +75,14 @@ class CallHedged(CallEvent):
     """Which body of the call the second is, from 1."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallSettled(CallEvent):
     """A call came to its one result."""
 
     result: ToolResult
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TurnFinished(TurnEvent):
     """Every call of a turn has settled, and nothing of it runs any more but for reported leaks."""
 

@@ -69,12 +69,12 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RunStarted(TurnEvent):
     """A run has begun; nothing was sent yet."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ModelStarted(TurnEvent):
     """A request is sent to the model."""
 
@@ -84,21 +84,21 @@ class ModelStarted(TurnEvent):
     """Whose API it speaks, as ``"openai"``: its ``provider``, if it has one."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TextStreamed(TurnEvent):
     """More of the answer's text. Pieces that nobody has read yet come as one."""
 
     text: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ReasoningStreamed(TurnEvent):
     """More of what the model thinks. Pieces that nobody has read yet come as one."""
 
     text: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ModelRetried(TurnEvent):
     """A request failed, and is to be sent again: the text of the turn so far is void.
 
@@ -115,7 +115,7 @@ class ModelRetried(TurnEvent):
     """Seconds until it is sent again, or queues for ``Limits(model_requests=...)``."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ModelFellBack(TurnEvent):
     """The model failed with *error* before anything came of it; *model* is asked in its place."""
 
@@ -123,7 +123,7 @@ class ModelFellBack(TurnEvent):
     error: Exception
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ModelAnswered(TurnEvent):
     """The response is complete; its calls come next, but for those that have started early."""
 
@@ -133,7 +133,7 @@ class ModelAnswered(TurnEvent):
     """Of this request alone."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class CallDiscarded(CallEvent):
     """A call that started early has settled, and does not count: its last event.
 
@@ -144,7 +144,7 @@ class CallDiscarded(CallEvent):
     """Why: its response failed, or nobody stands by its calls, or the budget is spent."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class OutputRetried(TurnEvent):
     """The answer does not fit ``Agent(output=...)``, and another is asked for in the next turn.
 
@@ -157,7 +157,7 @@ class OutputRetried(TurnEvent):
     """What is wrong with it, as the model is told."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RunFinished(TurnEvent):
     """A run has ended, and nothing of it runs any more but for reported leaks; its last event."""
 

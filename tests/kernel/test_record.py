@@ -1,0 +1,92 @@
+"""Records are values as attrs makes them: what is theirs is compared with what attrs would write."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnscope import KernelStatistics, UserMessage, events
+from turnscope._record import Record
+
+RECORDS = [each for each in vars(events).values() if isinstance(each, type) and attrs.has(each)]
+
+
+@attrs.frozen(eq=False, repr=False)
+class Ours(Record):
+    """A record."""
+
+    one: Any
+    other: Any
+
+
+@attrs.frozen(eq=False, repr=False)
+class Longer(Ours):
+    """A record of more fields."""
+
+    third: Any = None
+
+
+@attrs.frozen
+class Theirs:
+    """The same, by attrs."""
+
+    one: Any
+    other: Any
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.floats(),
+    lambda inner: st.tuples(inner, inner) | st.lists(inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.lists(values, min_size=2, max_size=2), st.lists(values, min_size=2, max_size=2))
+def test_a_record_is_what_attrs_would_have_made(first: list[Any], second: list[Any]) -> None:
+    assert (Ours(*first) == Ours(*second)) is (Theirs(*first) == Theirs(*second))
+    assert (Ours(*first) != Ours(*first)) is (Theirs(*first) != Theirs(*first))
+    assert repr(Ours(*first)) == repr(Theirs(*first)).replace("Theirs", "Ours")
+
+
+def test_equal_records_have_one_hash_and_others_of_any_class_are_not_equal() -> None:
+    assert {Ours(1, "a"), Ours(1, "a"), Ours(2, "a")} == {Ours(2, "a"), Ours(1, "a")}
+    assert Ours(1, 2) != Longer(1, 2)
+    assert Longer(1, 2) != Ours(1, 2)
+    assert Ours(1, 2) != Theirs(1, 2)
+    assert Ours(1, 2) != (1, 2)
+
+
+def test_what_cannot_be_hashed_in_one_is_said() -> None:
+    with pytest.raises(TypeError, match="unhashable type: 'list'"):
+        hash(Ours(1, []))
+
+
+def test_one_that_holds_itself_can_be_shown() -> None:
+    held: list[Any] = []
+    record = Ours(1, held)
+    held.append(record)
+    assert repr(record) == "Ours(one=1, other=[...])"
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_event_is_a_record_and_frozen(record: type[Any]) -> None:
+    assert issubclass(record, Record)
+    assert len(RECORDS) > 20
+    given = {field.name: field.name for field in attrs.fields(record)}
+    made = record(**given)
+    assert made == record(**given) != record(**{**given, next(iter(given)): "else"})
+    assert made == pickle.loads(pickle.dumps(made)) == attrs.evolve(made)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(made, next(iter(given)), "else")
+
+
+def test_the_texts_of_some() -> None:
+    assert repr(UserMessage("hi")) == "UserMessage(content='hi')"
+    assert repr(KernelStatistics(runs=0, turns=0, limiters={})) == (
+        "KernelStatistics(runs=0, turns=0, limiters={}, keys={})"
+    )
