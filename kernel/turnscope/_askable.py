@@ -41,7 +41,8 @@ class Askable(View):
     )
 
     def __init__(self, turn: Supervisor, index: int, call: ToolCall, tool: Tool[..., Any]) -> None:
-        super().__init__(turn, index, call, tool)
+        # Not by `super`, here and above: 850 instructions each time (callgrind, 3.11).
+        View.__init__(self, turn, index, call, tool)
         self.inner: CancelScope | None = None
         """The scope around the body: shielded at the interrupt, cancelled to enforce."""
         self.nurseries = 0

@@ -52,7 +52,7 @@ class Attempt(Retried):
         route: Route,
         kwargs: dict[str, Any],
     ) -> None:
-        super().__init__(turn, index, call, tool, route)
+        Retried.__init__(self, turn, index, call, tool, route)
         self.kwargs = kwargs
         self.submitted_in: Context | None = None
         """The context of the submit, for a call that does not start in it."""

@@ -201,13 +201,15 @@ def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
 
     Raises NotSerialisable for what is none of these.
     """
+    shown: object = value  # not by `cast`, which is a call
     if isinstance(value, Content):
         return _cut_parts(call, [value])
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], Content):
         parts = cast("Sequence[object]", value)
         if all(isinstance(part, Content) for part in parts):
             return _cut_parts(call, cast("Sequence[Content]", parts))
-    return cut(call, call.tool.text_of(cast("object", value)))
+    text = call.tool.text_of(shown)
+    return text if len(text) <= call.facts.result_characters else cut(call, text)
 
 
 def cut(call: Attempt, text: str) -> str:

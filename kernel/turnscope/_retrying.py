@@ -95,7 +95,7 @@ class Retried(Askable):
     def __init__(
         self, turn: Supervisor, index: int, call: ToolCall, tool: Tool[..., Any], route: Route
     ) -> None:
-        super().__init__(turn, index, call, tool)
+        Askable.__init__(self, turn, index, call, tool)
         self.route = route
         self.ticket: Ticket
         self.tries: Tries | None = None

@@ -133,7 +133,7 @@ class Supervisor(Asking):
                 attempt.submitted_in = copy_context()
             self._pending.append(attempt)
         else:
-            call = attempt.call
+            call = attempt._call
             name = f"call {call.id} {call.name}"
             context = attempt.submitted_in
             task = self._group.create_task(attempt.run(), name=name, context=context)

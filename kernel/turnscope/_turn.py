@@ -138,7 +138,7 @@ class Turn:
         Raises RuntimeError while calls of the turn are unsettled.
         """
         results = [] if self._supervisor is None else self._supervisor.results
-        settled = tuple(result for result in results if result is not None)
+        settled = tuple([result for result in results if result is not None])
         if len(settled) < len(results):
             raise RuntimeError(
                 f"{len(results) - len(settled)} of {len(results)} calls have not settled: read "
