@@ -1,7 +1,7 @@
 """Equality, hash and text of a record, once for all of them. Above: the values. Below: attrs.
 
 attrs writes and compiles these for each class: 1.8 of the 3.6 million instructions that a class of
-events takes (callgrind, Python 3.11), and there are some forty. Records are compared by tests, not
+events takes (callgrind, Python 3.11), and there are some thirty. Records are compared by tests, not
 by the kernel, so here a loop over the fields will do. The rest is of attrs.
 """
 

@@ -114,7 +114,7 @@ class Routes:
         route = ToolRoute(place, tuple(limiters), place.backend, tool.parameters)
         if tool.hedge is None:
             return route
-        from ._hedging import Hedging
+        from ._hedging import Hedging  # here, because few tools have it
 
         return attrs.evolve(route, backend=Hedging(route))
 

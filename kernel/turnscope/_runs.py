@@ -1,6 +1,6 @@
 """All that a run needs beyond what a turn does, loaded at once when the first of its names is used.
 
-Who only runs turns of their own loop never loads it: it is a third of the import of everything.
+Who only runs turns of their own loop never loads it: it is a fifth of the import of everything.
 Above: the package. Below: the rooms of runs.
 """
 

@@ -700,6 +700,24 @@ def test_what_cannot_be_text_is_an_error_that_names_the_type(
     assert caught.value.type_name == type_name
 
 
+class Torn(Mapping[str, int]):
+    """Breaks while it is read, by a mistake of its own."""
+
+    def __getitem__(self, key: str) -> int:
+        raise TypeError("a mistake of its own")
+
+    def __iter__(self) -> typing.Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_what_breaks_while_it_is_read_is_not_said_to_have_no_json_form() -> None:
+    with pytest.raises(NotSerialisable, match="a mistake of its own"):
+        to_text("t", {"in": Torn()})
+
+
 # -- lifetime --------------------------------------------------------------------------------------
 
 

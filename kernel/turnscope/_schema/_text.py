@@ -50,7 +50,11 @@ def _plain(part: object) -> object:
         return dict(cast("Mapping[object, object]", part))
     if isinstance(part, (Sequence, Set)):
         return list(cast("Collection[object]", part))
-    raise TypeError("it has no JSON form")
+    raise _NoForm("it has no JSON form")
+
+
+class _NoForm(TypeError):
+    """What `_plain` raises of its own; anything else comes out of the value."""
 
 
 def _culprit(value: object) -> type | None:
@@ -61,7 +65,7 @@ def _culprit(value: object) -> type | None:
     def noted(part: object) -> object:
         try:
             return _plain(part)
-        except TypeError:
+        except _NoForm:
             unknown.append(type(part))
             raise
 
