@@ -1,4 +1,4 @@
-"""What `import turnscope` brings: the kernel, and the names of runs when one of them is used."""
+"""What `import turnscope` brings: the kernel; other names, and rooms, when they are used."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 import turnscope
-from turnscope import _runs
+from turnscope import _later
 
 PACKAGE = Path(turnscope.__file__).parent
 # What only runs need, of the rooms that are the longest to load.
-OF_RUNS = {"_agent", "_conductor", "_early", "_history", "_messages", "_run", "_runs", "events"}
+OF_RUNS = {"_agent", "_conductor", "_early", "_history", "_messages", "_later", "_run", "events"}
+
+# What a turn needs only if it is observed, looked at, or has tools that wait for one another.
+OF_SOME_TURNS = {"_turn_events", "_statistics", "_guards", "_resources"}
 
 
 def fresh(code: str) -> str:
@@ -43,7 +46,7 @@ def names_for_type_checkers() -> set[str]:
 
 
 def test_type_checkers_are_told_the_names_that_there_are() -> None:
-    there = {name for name in vars(_runs) if not name.startswith("_")}
+    there = {name for name in vars(_later) if not name.startswith("_")}
     assert names_for_type_checkers() == there
     assert len(there) > 10
 
@@ -51,7 +54,13 @@ def test_type_checkers_are_told_the_names_that_there_are() -> None:
 def test_the_kernel_comes_without_what_only_runs_need() -> None:
     loaded = loaded_by("from turnscope import Kernel, ToolCall, tool")
     assert "_kernel" in loaded
-    assert not OF_RUNS & loaded
+    assert not (OF_RUNS | OF_SOME_TURNS) & loaded
+
+
+def test_of_anyio_comes_what_its_own_import_brings() -> None:
+    told = "\nimport sys\nprint(*(name for name in sys.modules if name.startswith('anyio')))"
+    ours, its = fresh("import turnscope" + told), fresh("import anyio" + told)
+    assert set(ours.split()) == set(its.split())
 
 
 def test_a_turn_of_your_own_loop_loads_nothing_of_runs() -> None:
@@ -69,16 +78,30 @@ async def main():
     assert turn.results[0].value == 1
 
 anyio.run(main)"""
-    assert not OF_RUNS & loaded_by(code)
+    assert not (OF_RUNS | OF_SOME_TURNS) & loaded_by(code)
+
+
+def test_who_observes_has_the_events_of_turns_before_any_turn() -> None:
+    code = """
+from turnscope import Kernel
+
+class Silent:
+    def observe(self, event):
+        raise AssertionError(event)
+
+Kernel(observers=[Silent()])"""
+    loaded = loaded_by(code)
+    assert "_turn_events" in loaded
+    assert not OF_RUNS & loaded
 
 
 @pytest.mark.parametrize("name", sorted(names_for_type_checkers()))
-def test_each_name_of_runs_loads_them_all(name: str) -> None:
+def test_each_later_name_loads_them_all(name: str) -> None:
     code = f"from turnscope import {name}\nimport turnscope\nassert 'run' in vars(turnscope)"
     assert loaded_by(code) >= OF_RUNS
 
 
-def test_the_names_of_runs_are_seen_before_they_are_loaded() -> None:
+def test_later_names_are_seen_before_they_are_loaded() -> None:
     listed = fresh("import turnscope\nprint(*dir(turnscope))").split()
     assert set(listed) >= names_for_type_checkers() | {"Kernel", "Turn", "tool"}
     assert "TYPE_CHECKING" not in listed

@@ -2,7 +2,7 @@
 
 The layers, from the top; a file imports from those below it only:
 
-    _runs                         the names of runs, which are loaded when one of them is used
+    _later                        the names that are loaded when one of them is used
     _fallback                     several models as one
     _plan_tool _plan_turn         a tool that carries out a plan, a graph of calls; its turn
     _plan_results _plan           what its steps came to; the graph, read and put in order
@@ -76,46 +76,46 @@ from ._holds import Release as Release
 from ._kernel import Kernel as Kernel
 from ._limits import Limits as Limits
 from ._retry import Retry as Retry
-from ._statistics import CallName as CallName
-from ._statistics import Claimant as Claimant
-from ._statistics import KernelStatistics as KernelStatistics
-from ._statistics import KeyStatistics as KeyStatistics
-from ._statistics import LimiterStatistics as LimiterStatistics
 from ._tools import Tool as Tool
 from ._turn import Turn as Turn
 
 if TYPE_CHECKING:
     from . import events as events
-    from ._runs import Agent as Agent
-    from ._runs import AssistantMessage as AssistantMessage
-    from ._runs import Budget as Budget
-    from ._runs import History as History
-    from ._runs import Message as Message
-    from ._runs import Reasoning as Reasoning
-    from ._runs import ResultMessage as ResultMessage
-    from ._runs import Run as Run
-    from ._runs import RunContext as RunContext
-    from ._runs import RunResult as RunResult
-    from ._runs import Usage as Usage
-    from ._runs import UserMessage as UserMessage
-    from ._runs import fallback as fallback
-    from ._runs import plan_tool as plan_tool
-    from ._runs import run as run
+    from ._later import Agent as Agent
+    from ._later import AssistantMessage as AssistantMessage
+    from ._later import Budget as Budget
+    from ._later import CallName as CallName
+    from ._later import Claimant as Claimant
+    from ._later import History as History
+    from ._later import KernelStatistics as KernelStatistics
+    from ._later import KeyStatistics as KeyStatistics
+    from ._later import LimiterStatistics as LimiterStatistics
+    from ._later import Message as Message
+    from ._later import Reasoning as Reasoning
+    from ._later import ResultMessage as ResultMessage
+    from ._later import Run as Run
+    from ._later import RunContext as RunContext
+    from ._later import RunResult as RunResult
+    from ._later import Usage as Usage
+    from ._later import UserMessage as UserMessage
+    from ._later import fallback as fallback
+    from ._later import plan_tool as plan_tool
+    from ._later import run as run
 else:  # so that type checkers know the names, and no others
 
     def __getattr__(name: str) -> object:
-        """Load the names of runs, when the first of them is asked for."""
+        """Load the names of `_later`, when the first of them is asked for."""
         if name == "__all__":  # by `from turnscope import *`
             return [each for each in __dir__() if not each.startswith("_")]
-        if name.startswith("_") or name not in (names := _names_of_runs()):
+        if name.startswith("_") or name not in (names := _later_names()):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals().update(names)
         return names[name]
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_names_of_runs()} - {"TYPE_CHECKING"})
+        return sorted({*globals(), *_later_names()} - {"TYPE_CHECKING"})
 
-    def _names_of_runs() -> dict[str, object]:
-        from . import _runs
+    def _later_names() -> dict[str, object]:
+        from . import _later
 
-        return {name: each for name, each in vars(_runs).items() if not name.startswith("_")}
+        return {name: each for name, each in vars(_later).items() if not name.startswith("_")}

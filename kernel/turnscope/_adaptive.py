@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from ._errors import ModelError, ModelsFailed
+from ._record import Record
 
 PUSHED_BACK: Final = (429, 529)
 """Too many requests; and Anthropic's, for a server that is overloaded."""
@@ -31,8 +32,8 @@ def _at_most(limit: AdaptiveLimit, _attribute: object, value: Any) -> None:
         )
 
 
-@attrs.frozen
-class AdaptiveLimit:
+@attrs.frozen(eq=False, repr=False)
+class AdaptiveLimit(Record):
     """How many requests at once, found out by asking: ``Limits(model_requests=AdaptiveLimit(8))``.
 
     It begins at *start*. It is halved, and never below 1, when a server answers 429 or 529, once

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, current_effective_deadline
+import anyio
 
 from . import _outcome
 from ._calls import ToolCall
@@ -43,7 +43,7 @@ class Askable(View):
     def __init__(self, turn: Supervisor, index: int, call: ToolCall, tool: Tool[..., Any]) -> None:
         # Not by `super`, here and above: 850 instructions each time (callgrind, 3.11).
         View.__init__(self, turn, index, call, tool)
-        self.inner: CancelScope | None = None
+        self.inner: anyio.CancelScope | None = None
         """The scope around the body: shielded at the interrupt, cancelled to enforce."""
         self.nurseries = 0
         """How many nurseries around the body are not its own, in its task."""
@@ -79,7 +79,9 @@ class Askable(View):
             if self.due():
                 self._interrupt(turn, inner, cancellation)
 
-    def _interrupt(self, turn: Supervisor, inner: CancelScope, cancellation: BaseException) -> None:
+    def _interrupt(
+        self, turn: Supervisor, inner: anyio.CancelScope, cancellation: BaseException
+    ) -> None:
         if self.facts.loop.in_nursery(self.nurseries):
             # A nursery takes a cancellation that no parent of it has sent: shielded, the body would
             # go on after it as if the children had done their work. So not before it is left.
@@ -88,7 +90,7 @@ class Askable(View):
             return
         inner.shield = True
         ours = self.facts.loop.is_asyncio and sent_by(cancellation, self.own)
-        if ours or current_effective_deadline() != -math.inf:
+        if ours or anyio.current_effective_deadline() != -math.inf:
             self._tell(turn)
         else:
             # With the shield up, only a scope of the body's own is cancelled here, say by a timer

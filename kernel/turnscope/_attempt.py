@@ -20,7 +20,6 @@ from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
 from ._retrying import Retried, retried
-from ._turn_events import CallStarted
 from ._whole import whole
 
 if TYPE_CHECKING:
@@ -175,8 +174,9 @@ class Attempt(Retried):
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
         """Say that the body begins; returns it."""
         if self.facts.observed:
-            place = self.route.place.name
-            self.facts.tell_of(CallStarted, self.index, self._call, backend=place)
+            from ._turn_events import CallStarted  # here: see `Observers`
+
+            self.facts.tell_of(CallStarted, self.index, self._call, backend=self.route.place.name)
         return self.once() if self.tool.retry is None else retried(self, self.tool.retry)
 
     def once(self) -> Coroutine[Any, Any, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class AsyncioTraps:
     """What asyncio's coroutines yield to their task: a future to wait for, or None."""
 

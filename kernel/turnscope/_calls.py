@@ -1,6 +1,6 @@
 """What a turn takes in and gives out: `ToolCall`, `ToolResult`, `Status`, `Content`.
 
-Frozen, slotted values. Above: every other room. Below: only the errors. Nothing here runs.
+Frozen, slotted values. Above: every other room. Below: what makes records. Nothing here runs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 import attrs
+
+from ._record import Record, Shown
 
 
 class Status(StrEnum):
@@ -42,8 +44,8 @@ def _length(data: bytes | None) -> str:
     return "None" if data is None else f"<{len(data)} bytes>"
 
 
-@attrs.frozen(kw_only=True)
-class Content:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Content(Record):
     """One part of a message: text, bytes, or the address of bytes.
 
     >>> Content(media_type="image/png", data=png_bytes)
@@ -71,8 +73,8 @@ def _name(_call: ToolCall, _attribute: object, value: Any) -> None:
         raise TypeError(f"ToolCall.name is the name of a tool, a str, not {type(value).__name__}")
 
 
-@attrs.frozen
-class ToolCall:
+@attrs.frozen(eq=False, repr=False)
+class ToolCall(Record):
     """What a model asked for: ``ToolCall("c1", "weather", '{"city": "Beijing"}')``.
 
     *id* is the caller's name for the call; one that repeats or is empty runs all the same.
@@ -88,7 +90,7 @@ class ToolCall:
     )
 
 
-class UnfrozenResult:
+class UnfrozenResult(Shown):
     """What is to become a `ToolResult`, and has its slots; they are set as those of any class.
 
     attrs sets each field of a frozen class through ``object.__setattr__``: 15,600 instructions of
@@ -141,7 +143,7 @@ class UnfrozenResult:
         return result
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ToolResult(UnfrozenResult):
     """The one answer that a call gets, however it ended."""
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
-from typing import Any, Final, Generic
-
-from typing_extensions import TypeVar  # a default for Deps: the standard library's came with 3.13
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 from ._calls import ToolCall
 from ._holds import Release
 
-Deps = TypeVar("Deps", default=Any)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Deps = TypeVar("Deps", default=Any)
+else:  # The standard library has defaults from 3.13 on, and to import the others' takes 4 ms.
+    from typing import TypeVar
+
+    Deps = TypeVar("Deps")
 
 
 class CallContext(ABC, Generic[Deps]):

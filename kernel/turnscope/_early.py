@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import attrs
-from anyio import Event
 
 from . import _outcome
 from ._attempt import Attempt
@@ -62,7 +62,7 @@ class Sealed(Attempt):
         self.result: ToolResult | None = None
         self.withdrawn: Cause | None = None
         self._then: Callable[[], None] | None = None
-        self._ended: Event | None = None
+        self._ended: anyio.Event | None = None
 
     @property
     def waits(self) -> bool:

@@ -32,7 +32,7 @@ class Names:
 
 
 # Frozen from outside only, as `ToolResult` is: there is one for each turn.
-@attrs.define(kw_only=True, eq=False, on_setattr=attrs.setters.frozen)
+@attrs.define(kw_only=True, eq=False, repr=False, on_setattr=attrs.setters.frozen)
 class TurnFacts:
     """What the calls of a turn may know of it, also after they have ended."""
 

@@ -17,7 +17,7 @@ from contextlib import (
 from types import TracebackType
 from typing import Final
 
-from anyio import get_current_task
+import anyio
 
 from ._errors import ModelError, ModelsFailed
 from ._models import checked, model_named, name_of, takes_output
@@ -55,7 +55,7 @@ class Fallback:
             for model in self.models:
                 if isinstance(model, AbstractAsyncContextManager):
                     await stack.enter_async_context(model)
-            self._open[get_current_task().id] = stack.pop_all()
+            self._open[anyio.get_current_task().id] = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -65,7 +65,7 @@ class Fallback:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        await self._open.pop(get_current_task().id).__aexit__(exc_type, exc, traceback)
+        await self._open.pop(anyio.get_current_task().id).__aexit__(exc_type, exc, traceback)
 
     def takes_output(self, output: OutputSchema, /) -> bool:
         """Whether all of the models do: any of them may be the one that answers."""

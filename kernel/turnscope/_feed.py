@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import anyio
 import attrs
-from anyio import Event
 
 from .events import ReasoningStreamed, RunEvent, TextStreamed
 
@@ -45,7 +45,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._events: deque[RunEvent | _Pieces] = deque()
-        self._more: Event | None = None
+        self._more: anyio.Event | None = None
         self._closed = False
 
     def put(self, event: RunEvent) -> None:
@@ -75,7 +75,7 @@ class Feed:
             if self._closed:
                 return None
             if self._more is None:
-                self._more = Event()
+                self._more = anyio.Event()
             await self._more.wait()
         event = self._events.popleft()
         return event.joined() if isinstance(event, _Pieces) else event

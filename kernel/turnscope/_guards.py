@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._supervisor import Supervisor
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Guard:
     """What the calls of one tool claim, in the queues of one kernel."""
 

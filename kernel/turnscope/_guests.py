@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, Event
+import anyio
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -24,18 +24,18 @@ class Guest:
         self.ready = guest is None
         """Whether it may be used; read on each call, so an attribute."""
         self._error: BaseException | None = None
-        self._opening: Event | None = None
-        self._scope: CancelScope | None = None
+        self._opening: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
 
-    def open(self, hosts: TaskGroup, closing: Event) -> None:
+    def open(self, hosts: TaskGroup, closing: anyio.Event) -> None:
         """Start to open it, if it is not open; it closes when *closing* is set."""
         if not self.ready and self._opening is None:
-            self._opening = Event()
+            self._opening = anyio.Event()
             hosts.start_soon(self._host, self._opening, closing, name=self.name)
 
-    async def _host(self, opening: Event, closing: Event) -> None:
+    async def _host(self, opening: anyio.Event, closing: anyio.Event) -> None:
         try:
-            with CancelScope() as self._scope:
+            with anyio.CancelScope() as self._scope:
                 assert self._guest is not None  # because it was not ready
                 async with self._guest:
                     self.ready = True

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import attrs
-from anyio import Event, TaskHandle, sleep
 
 from . import _raised
 from ._calls import Status, ToolResult
@@ -55,10 +55,10 @@ class Race:
         self._known: set[Leg] = set()
         self._decided = False
         """Whether what the call comes to no longer depends on who still runs."""
-        self._timer: TaskHandle[None] | None = None
+        self._timer: anyio.TaskHandle[None] | None = None
         self.won: ToolResult | None = None
         """Of the first that returned."""
-        self.over = Event()
+        self.over = anyio.Event()
         """Set when both have ended."""
 
     def start(self, turn: Supervisor, route: ToolRoute, kwargs: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Race:
 
     @whole
     async def _hedge(self, turn: Supervisor, second: Leg, after: float) -> None:
-        await sleep(after)
+        await anyio.sleep(after)
         if not (self._decided or self._call.told or self._call.due()):
             self._take(turn, second)
             turn.go_on(second)

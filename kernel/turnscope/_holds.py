@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from anyio.lowlevel import EventLoopToken
+if TYPE_CHECKING:
+    from anyio.lowlevel import EventLoopToken
 
 # One lock for the process: it is held for two additions, and never while anything else is called.
 _lock = threading.Lock()

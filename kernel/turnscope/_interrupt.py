@@ -155,7 +155,7 @@ class Carrier(Protocol):
         ...
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class TrioTraps:
     """What the driver must know of trio, looked up once for a kernel."""
 

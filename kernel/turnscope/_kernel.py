@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from anyio import Event, create_task_group
+import anyio
 
 from . import _outcome
 from ._block import seconds_of
@@ -21,7 +21,6 @@ from ._models import Models
 from ._observers import Observers
 from ._places import Route
 from ._routes import Offer, Routes
-from ._statistics import KernelStatistics
 from ._supervisor import Supervisor
 from ._tools import Tool
 from ._turn import Turn
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ._history import History
     from ._prepare import RunOptions
     from ._run import Run, RunResult
+    from ._statistics import KernelStatistics
 
 
 class Kernel:
@@ -89,9 +89,9 @@ class Kernel:
         self._host: Host
         self._turn_group: TaskGroup
         self._host_group: TaskGroup
-        self._ready: Event
-        self._closing: Event
-        self._all_left: Event
+        self._ready: anyio.Event
+        self._closing: anyio.Event
+        self._all_left: anyio.Event
 
     @whole
     async def __aenter__(self) -> Kernel:
@@ -99,7 +99,7 @@ class Kernel:
             raise RuntimeError("a kernel is opened once; make another Kernel")
         self._state = "open"
         self._loop = Loop.running()
-        self._ready, self._closing, self._all_left = Event(), Event(), Event()
+        self._ready, self._closing, self._all_left = anyio.Event(), anyio.Event(), anyio.Event()
         self._host = Host(self._loop, self._main)
         await self._host.start("turnscope kernel")
         try:
@@ -263,9 +263,9 @@ class Kernel:
     # The kernel's own task.
 
     async def _main(self) -> None:
-        async with create_task_group() as self._host_group:
+        async with anyio.create_task_group() as self._host_group:
             try:
-                async with create_task_group() as self._turn_group:
+                async with anyio.create_task_group() as self._turn_group:
                     self._ready.set()
                     await self._until_closing()
             finally:

@@ -15,13 +15,16 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
 from ._adaptive import AdaptiveLimit, Window
 from ._errors import LimiterLeaked
-from ._statistics import LimiterStatistics
+from ._record import Record
+
+if TYPE_CHECKING:
+    from ._statistics import LimiterStatistics
 
 
 def _cpus() -> int:
@@ -67,8 +70,8 @@ def _groups(owner: object, attribute: attrs.Attribute[Any], value: Mapping[str, 
 RESERVED: Final = frozenset({"calls", "threads", "processes", "model_requests"})
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Limits(Record):
     """How many calls of one kernel may work at once, over all of its turns.
 
     Raises ValueError for a capacity that is not a whole number from 1 up, or ``math.inf``.
@@ -111,6 +114,8 @@ class Limiter:
 
     def statistics(self) -> LimiterStatistics:
         """Look at it."""
+        from ._statistics import LimiterStatistics  # here, because few programs look
+
         waiting, leaked = len(self._queue) + len(self._returning), self.leaked
         return LimiterStatistics(
             capacity=self.capacity, lent=self.lent, waiting=waiting, leaked=leaked

@@ -12,12 +12,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio
 import attrs
-from anyio import CancelScope, Event, TaskHandle
-from anyio.lowlevel import EventLoopToken, current_token
 
 from ._awaited import AsyncioTraps
 from ._interrupt import Interruptible, TrioTraps, drive_on_asyncio, drive_on_trio
@@ -28,13 +26,14 @@ if TYPE_CHECKING:
     import asyncio
 
     from anyio.abc import AsyncBackend
+    from anyio.lowlevel import EventLoopToken
 
 T = TypeVar("T")
 
 Task: TypeAlias = "asyncio.Task[Any]"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Loop:
     """What the kernel must know of the event loop that it was opened in."""
 
@@ -56,6 +55,8 @@ class Loop:
     @classmethod
     def running(cls) -> Loop:
         """Look at the loop of the current task."""
+        from anyio.lowlevel import current_token  # here, because AnyIO loads it with its backend
+
         cancelled = anyio.get_cancelled_exc_class()
         if cancelled.__module__.partition(".")[0] == "asyncio":
             traps, waits, (now, clock) = None, _waits(cancelled), _clocks()
@@ -125,21 +126,19 @@ def cancelled_by_stranger(task: Task | None) -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def has_ended(task: TaskHandle[None] | None) -> bool:
+def has_ended(task: anyio.TaskHandle[None] | None) -> bool:
     """Whether *task* has come to its end, and not by a first step that it was yet to take."""
-    return task is not None and task.status not in _AT_WORK
+    status = anyio.TaskHandle.Status
+    return task is not None and task.status not in (status.PENDING, status.CANCELLING)
 
 
-_AT_WORK: Final = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
-
-
-def scope_of(task: object) -> CancelScope | None:
+def scope_of(task: object) -> anyio.CancelScope | None:
     """The scope that AnyIO has put around *task*, a TaskHandle; None if it has none to show.
 
     An attempt takes it for the one around its body, or, if the call has a timeout, for the one
     that this cancels. One more would cost 2 us of the 18 of a call, on trio 4 us of 23.
     """
-    scope: CancelScope | None = getattr(task, "_cancel_scope", None)
+    scope: anyio.CancelScope | None = getattr(task, "_cancel_scope", None)
     return scope
 
 
@@ -148,7 +147,7 @@ def sent_by_scope(cancellation: BaseException) -> bool:
     return "cancel scope" in str(cancellation)
 
 
-def sent_by(cancellation: BaseException, scope: CancelScope | None) -> bool:
+def sent_by(cancellation: BaseException, scope: anyio.CancelScope | None) -> bool:
     """Whether *cancellation* names *scope*, as AnyIO's do on asyncio.
 
     Of two scopes that are cancelled at one instant the first sends; only it takes what it sent.
@@ -170,7 +169,7 @@ class Host:
         self._group = None if loop.is_asyncio else anyio.create_task_group()
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
-        self.done = Event()
+        self.done = anyio.Event()
 
     async def start(self, name: str) -> None:
         """Start the task, without waiting for anything but trio's nursery."""
@@ -186,7 +185,7 @@ class Host:
     @whole
     async def _run(self) -> None:
         try:
-            with CancelScope(shield=True):
+            with anyio.CancelScope(shield=True):
                 await self._main()
         except self._loop.cancelled:
             # By a stranger, after all was told to end; it did end.
@@ -214,7 +213,7 @@ class Host:
 
 
 async def join(
-    loop: Loop, done: Event, ask: Callable[[], None], raised: BaseException | None
+    loop: Loop, done: anyio.Event, ask: Callable[[], None], raised: BaseException | None
 ) -> BaseException | None:
     """Wait for *done*, taking each exception of the wait as one more reason to *ask*.
 
@@ -229,7 +228,7 @@ async def join(
                 await done.wait()
             else:
                 # A native Task.cancel() pierces this shield: hence the loop.
-                with CancelScope(shield=True):
+                with anyio.CancelScope(shield=True):
                     await done.wait()
         except GeneratorExit:
             raise

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from anyio import Event
+import anyio
 
 from ._guests import Guest
 from .abc import Model, OutputSchema, TakesOutput
@@ -106,7 +106,7 @@ class Models:
             model = self._named[text] = model_named(text)
         return model
 
-    def guest(self, model: Model, hosts: TaskGroup, closing: Event) -> Guest:
+    def guest(self, model: Model, hosts: TaskGroup, closing: anyio.Event) -> Guest:
         """The opening of *model*, under way if it needs one."""
         if not isinstance(model, AbstractAsyncContextManager):
             return _NEEDS_NONE

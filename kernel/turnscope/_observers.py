@@ -1,4 +1,9 @@
-"""Who is told of every event of a kernel. Above: the kernel. Below: the port."""
+"""Who is told of every event of a kernel. Above: the kernel. Below: the port, and the events.
+
+Those are loaded with the first kernel that has an observer (and with runs, which are observed by
+who iterates over them): their nine classes are a twentieth of the import of turnscope, and a
+service that observes nothing never makes one. So who tells of a turn imports them where it does.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,8 @@ class Observers:
                 raise TypeError(f"{observer!r} is no observer: it has no method observe(event)")
         self.any = bool(self._observers)
         """Whether anybody is told: without, no events are made."""
+        if self.any:  # now, so that no turn waits for it
+            from . import _turn_events as _turn_events
         self._silenced: set[int] = set()
 
     def tell(self, event: RunEvent) -> None:

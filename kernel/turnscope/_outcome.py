@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _UNKNOWN: Final = "It had started, so its effects may or may not have happened."
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Cause:
     """Why calls are to end: the status of those that had started, and a reason in words."""
 
@@ -74,7 +74,7 @@ def timeout_of(call: View, deadline: float) -> Cause:
     return Cause(Status.TIMED_OUT, f"its idle timeout: {idle:g} s without a heartbeat")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outcome:
     """What a result is made from."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from anyio import Event
+import anyio
 
 from ._errors import LimiterLeaked
 from ._limits import Ticket
@@ -29,7 +29,7 @@ class Nested(Protocol):
         ...
 
     @property
-    def done(self) -> Event:
+    def done(self) -> anyio.Event:
         """Set when nothing of it runs any more."""
         ...
 
@@ -50,7 +50,7 @@ class Parking:
     def __init__(self, ticket: Ticket) -> None:
         self._ticket = ticket
         self.turns: list[Nested] = []
-        self._coming_back: Event | None = None
+        self._coming_back: anyio.Event | None = None
         self._refusal: LimiterLeaked | None = None
 
     def park(self, nested: Nested) -> None:
@@ -89,7 +89,7 @@ class Parking:
         The wait is not cut short by a cancellation that is the body's own affair: the body goes
         on working after it, and must not without its slots.
         """
-        self._coming_back = back = Event()
+        self._coming_back = back = anyio.Event()
         self._refusal = None
         try:
             if self._ticket.take_again(self):

@@ -63,7 +63,7 @@ class Place(Guest):
             self._checked.add(tool)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Route:
     """The way of a call in one kernel: what must be open, the limiters to pass in their order."""
 
@@ -71,7 +71,7 @@ class Route:
     limiters: tuple[Limiter, ...]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class ToolRoute(Route):
     """The way of a tool's calls: also where they run, and the check of their arguments."""
 

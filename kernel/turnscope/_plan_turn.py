@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyio import Event
+import anyio
 
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
@@ -31,7 +31,7 @@ class Told(Supervisor):
     ) -> None:
         super().__init__(kernel, facts, deadline, parent)
         self._came: list[int] = []
-        self._waiting: Event | None = None
+        self._waiting: anyio.Event | None = None
 
     def commit(self, index: int, result: ToolResult) -> None:
         """As of any turn; who waits for it goes on in a step of its own.

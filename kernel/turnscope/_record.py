@@ -13,25 +13,40 @@ from typing import Any, cast
 import attrs
 
 
-class Record:
+class Shown:
+    """The base of an ``attrs.frozen(eq=False, repr=False)`` class that shows its fields."""
+
+    __slots__ = ()
+
+    @reprlib.recursive_repr()
+    def __repr__(self) -> str:
+        shown = ", ".join(_shown(self, field) for field in _fields(self) if field.repr)
+        return f"{type(self).__qualname__}({shown})"
+
+
+class Record(Shown):
     """The base of an ``attrs.frozen(eq=False, repr=False)`` class that is to be a value."""
 
     __slots__ = ()
 
-    def _values(self) -> tuple[Any, ...]:
-        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(self)))
-        return tuple(getattr(self, field.name) for field in fields)
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record) or type(other) is not type(self):
             return NotImplemented
-        return self._values() == other._values()
+        names = [field.name for field in _fields(self)]
+        return [getattr(self, name) for name in names] == [getattr(other, name) for name in names]
 
     def __hash__(self) -> int:
-        return hash((type(self), self._values()))
+        hashed = (getattr(self, field.name) for field in _fields(self) if field.hash is not False)
+        return hash((type(self), *hashed))
 
-    @reprlib.recursive_repr()
-    def __repr__(self) -> str:
-        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(self)))
-        shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields if field.repr)
-        return f"{type(self).__qualname__}({', '.join(shown)})"
+
+def _fields(record: Shown) -> tuple[attrs.Attribute[Any], ...]:
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(
+        cast("type[attrs.AttrsInstance]", type(record))
+    )
+    return fields
+
+
+def _shown(record: Shown, field: attrs.Attribute[Any]) -> str:
+    show = field.repr if callable(field.repr) else repr
+    return f"{field.name}={show(getattr(record, field.name))}"

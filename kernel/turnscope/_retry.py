@@ -17,6 +17,7 @@ import attrs
 
 from ._errors import ModelError, TurnscopeError, WorkerLost
 from ._limits import is_capacity
+from ._record import Record
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -78,8 +79,8 @@ def _total(_retry: Retry, _attribute: object, value: Any) -> None:
         raise ValueError(f"Retry(total={value!r}): a span in seconds above 0, or None")
 
 
-@attrs.frozen
-class Retry:
+@attrs.frozen(eq=False, repr=False)
+class Retry(Record):
     """What is tried again when it fails, how often, and after how long.
 
     ::

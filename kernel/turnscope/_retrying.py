@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from anyio import Event, sleep, sleep_forever
+import anyio
 
 from . import _raised
 from ._askable import Askable
@@ -22,7 +22,6 @@ from ._limits import Holder, Ticket
 from ._loop import cancelled_by_stranger
 from ._places import Route
 from ._retry import LONGEST_RETRY_AFTER, Retry, covers, seconds_before_next
-from ._turn_events import CallRetried
 
 if TYPE_CHECKING:
     from ._supervisor import Supervisor
@@ -45,7 +44,7 @@ class Tries:
         """Whether one of two bodies has returned in time, while the other has yet to end."""
         self.why_no_more = ""
         """Why there is no other attempt, if not because there were enough."""
-        self._back: Event | None = None
+        self._back: anyio.Event | None = None
 
     @property
     def bodies(self) -> int:
@@ -72,7 +71,7 @@ class Tries:
 
     async def take_slots(self, call: Retried) -> bool:
         """Queue for the slots of another attempt, behind all who wait; False if none may come."""
-        self._back = Event()
+        self._back = anyio.Event()
         call.ticket = call.ticket_for(self)
         try:
             if not call.ticket.advance():
@@ -137,6 +136,8 @@ class Retried(Askable):
     def tell_retry(self, attempt: int, error: Exception, delay: float) -> None:
         """Say that *attempt* has failed of *error*, and that another comes in *delay* seconds."""
         if self.facts.observed:
+            from ._turn_events import CallRetried  # here: see `Observers`
+
             more = {"attempt": attempt, "error": error, "delay": delay}
             self.facts.tell_of(CallRetried, self.index, self._call, **more)
 
@@ -203,10 +204,10 @@ async def _between(call: Retried, delay: float) -> None:
     assert tries is not None  # because an attempt has failed
     call.suspend()
     try:
-        await sleep(delay)
+        await anyio.sleep(delay)
         taken = await tries.take_slots(call)
         if call.is_over():
-            await sleep_forever()  # the interrupt is on its way, and no attempt shall begin
+            await anyio.sleep_forever()  # the interrupt is on its way, and no attempt shall begin
     except loop.cancelled as exc:
         if exc.__context__ is None:
             exc.__context__ = tries.failures[-1]  # the cause of what its result says

@@ -11,25 +11,24 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 import attrs
-from anyio import Event
 
 from ._attempt import Attempt
 from ._calls import Status, ToolCall, ToolResult
 from ._decorator import as_tool
 from ._errors import InvalidArguments, NotStarted, UnknownTool
-from ._guards import Guard
 from ._guests import Guest
 from ._limits import Limiter, Limits
 from ._places import Places, Route, ToolRoute
-from ._resources import Queues
-from ._statistics import KernelStatistics
 from ._tools import Tool
 from .abc import Backend
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from ._resources import Queues
+    from ._statistics import KernelStatistics
     from ._supervisor import Supervisor
 
 A = TypeVar("A", bound=Attempt)
@@ -47,14 +46,14 @@ class Routes:
             "process": Limiter("processes", limits.processes),
         }
         self._groups = {name: Limiter(name, n) for name, n in limits.groups.items()}
-        self.queues = Queues()
+        self._queues: Queues | None = None  # until a tool declares what it reads or writes
         self._last: tuple[object, Offer] = (None, Offer({}, {}, False))
 
     def offer(
         self,
         tools: Iterable[Tool[..., Any] | Callable[..., Any]],
         hosts: TaskGroup,
-        closing: Event,
+        closing: anyio.Event,
         cap: Limiter | None = None,
         alone: bool = False,
     ) -> Offer:
@@ -92,8 +91,7 @@ class Routes:
         for name, tool in named.items():
             routes[name] = route = self._route(tool, cap)
             if in_turn or tool.keys is not None:
-                guard = Guard(self.queues, tool.keys, in_turn, alone or tool.exclusive)
-                routes[name] = attrs.evolve(route, guard=guard)
+                routes[name] = self._guarded(route, tool, in_turn, alone or tool.exclusive)
         return Offer(named, routes, any(tool.early for tool in named.values()))
 
     def _route(self, tool: Tool[..., Any], cap: Limiter | None) -> ToolRoute:
@@ -118,6 +116,16 @@ class Routes:
 
         return attrs.evolve(route, backend=Hedging(route))
 
+    def _guarded(
+        self, route: ToolRoute, tool: Tool[..., Any], in_turn: bool, alone: bool
+    ) -> ToolRoute:
+        from ._guards import Guard  # here, because many programs have no such tool
+        from ._resources import Queues
+
+        if self._queues is None:
+            self._queues = Queues()
+        return attrs.evolve(route, guard=Guard(self._queues, tool.keys, in_turn, alone))
+
     def way_to(self, model: Guest) -> Route:
         """The way of a request to *model*."""
         limiter = self.model_requests
@@ -125,6 +133,8 @@ class Routes:
 
     def statistics(self, *, runs: int, turns: int) -> KernelStatistics:
         """A look at each limiter and each key, beside *runs* and *turns*."""
+        from ._statistics import KernelStatistics  # here, because few programs look
+
         limiters = (
             *self._groups.values(),
             *self._of_backend.values(),
@@ -135,7 +145,7 @@ class Routes:
             runs=runs,
             turns=turns,
             limiters={limiter.name: limiter.statistics() for limiter in limiters},
-            keys=self.queues.statistics(),
+            keys={} if self._queues is None else self._queues.statistics(),
         )
 
     def give_up(self) -> None:
@@ -143,7 +153,7 @@ class Routes:
         self._places.give_up()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Offer:
     """What may be called in a turn, or in all turns of a run, by name."""
 

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anyio import Event
+import anyio
 
 from . import _outcome
 from ._asking import Asking
@@ -23,11 +23,9 @@ from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._loop import scope_of
 from ._parking import Nested
-from ._turn_events import CallReady, CallSettled, TurnFinished
 from ._whole import whole
 
 if TYPE_CHECKING:
-    from anyio import TaskHandle
     from anyio.abc import TaskGroup
 
     from ._facts import TurnFacts
@@ -60,13 +58,13 @@ class Supervisor(Asking):
         self.results: list[ToolResult | None] = []
         self.ended = False
         """Whether nothing of the turn runs any more."""
-        self._done: Event | None = None
+        self._done: anyio.Event | None = None
         self._pending: list[Attempt] = []
         self._leader: Attempt | None = None
         self._group: TaskGroup | None = None
         self._orphans: list[Nested] = []
         self._closed = False
-        self._drained: Event | None = None
+        self._drained: anyio.Event | None = None
 
     # Admission: from a call to a task.
 
@@ -75,6 +73,8 @@ class Supervisor(Asking):
         index = len(self.results)
         self.results.append(None)
         if self.facts.observed:
+            from ._turn_events import CallReady  # here: see `Observers`
+
             self.facts.tell_of(CallReady, index, call)
         return index
 
@@ -140,7 +140,7 @@ class Supervisor(Asking):
             if attempt.inner is None:  # else the task has begun by now: it was made eagerly
                 attempt.inner = scope_of(task)
 
-    def beside(self, coro: Coroutine[Any, Any, None], *, name: str) -> TaskHandle[None]:
+    def beside(self, coro: Coroutine[Any, Any, None], *, name: str) -> anyio.TaskHandle[None]:
         """Run *coro* beside the calls; it is to be cancelled with the call that it is for."""
         assert self._group is not None  # because a call of the turn is under way
         return self._group.create_task(coro, name=name)
@@ -193,7 +193,7 @@ class Supervisor(Asking):
         for orphan in self._orphans:
             await self._noted(orphan.done)
 
-    def _undrained(self) -> Event | None:
+    def _undrained(self) -> anyio.Event | None:
         """What is set when the block is left and all calls have settled; None if it is so now."""
         if self._closed and not self._unsettled:
             return None
@@ -201,7 +201,7 @@ class Supervisor(Asking):
         return self._drained
 
     @property
-    def done(self) -> Event:
+    def done(self) -> anyio.Event:
         """Set when the turn has ended."""
         # Made for who waits: an event is three objects, and nobody waits for a turn of a run.
         if self._done is None:
@@ -210,7 +210,7 @@ class Supervisor(Asking):
                 self._done.set()
         return self._done
 
-    async def _noted(self, event: Event) -> None:
+    async def _noted(self, event: anyio.Event) -> None:
         """Wait for *event*; whatever else ends the wait is noted as an ask.
 
         That is an ask, the turn's deadline, or a stranger: asyncio.run cancels every task when it
@@ -236,6 +236,8 @@ class Supervisor(Asking):
         # Ctrl-C landed on asyncio may not have come to its end.
         self._abandon()
         if self.facts.observed:
+            from ._turn_events import TurnFinished
+
             results = tuple(result for result in self.results if result is not None)
             self.facts.tell(TurnFinished(results=results, **self.facts.event()))
         if self._done is not None:
@@ -287,4 +289,6 @@ class Supervisor(Asking):
         """Put *result* in its place, in call order."""
         self.results[index] = result
         if self.facts.observed:
+            from ._turn_events import CallSettled
+
             self.facts.tell_of(CallSettled, index, result.call, result=result)

@@ -10,17 +10,16 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope, sleep
+import anyio
 
 from ._calls import ToolCall
 from ._context import CallContext
 from ._holds import Holds, Release, post
-from ._statistics import CallName
-from ._turn_events import CallProgress
 
 if TYPE_CHECKING:
     from ._facts import TurnFacts
     from ._outcome import Cause
+    from ._statistics import CallName
     from ._supervisor import Supervisor
     from ._tools import Tool
 
@@ -50,7 +49,7 @@ class View(CallContext[Any]):
         self._call = call
         self.tool = tool
         self.asked = False
-        self.own: CancelScope | None = None
+        self.own: anyio.CancelScope | None = None
         """The scope that the call's own timeouts cancel."""
         self.started_at: float | None = None
         self._holds: Holds | None = None
@@ -77,6 +76,8 @@ class View(CallContext[Any]):
     @property
     def name(self) -> CallName:
         """Which call this is, for those who ask who holds a key."""
+        from ._statistics import CallName  # here, because few calls wait for one another
+
         facts, call = self.facts, self._call
         return CallName(
             run_id=facts.run_id, turn=facts.number, index=self.index, id=call.id, tool=call.name
@@ -162,11 +163,13 @@ class View(CallContext[Any]):
             left = self._heard + idle - clock()
             if left <= 0:
                 break
-            await sleep(min(left, idle))  # infinite, while the call is suspended
+            await anyio.sleep(min(left, idle))  # infinite, while the call is suspended
         own.deadline = self.own_deadline()
         own.cancel()
 
     def _report(self, value: object) -> None:
         turn = self.turn
         if turn is not None and self.index >= 0:  # a model request is no call
+            from ._turn_events import CallProgress  # here: see `Observers`
+
             self.facts.tell_of(CallProgress, self.index, self._call, value=value)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import attrs
 
 from ._context import CallContext
+from ._record import Record, Shown
 
 if TYPE_CHECKING:
     from ._history import History
@@ -36,8 +37,8 @@ def _no_settings() -> Mapping[str, Any]:
     return {}
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class OutputSchema:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class OutputSchema(Shown):
     """What an answer has to be, for an API that holds a model to it."""
 
     name: str
@@ -46,8 +47,8 @@ class OutputSchema:
     """A JSON schema of type object."""
 
 
-@attrs.frozen(kw_only=True)
-class ModelRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ModelRequest(Record):
     """What a model is asked, once a turn."""
 
     history: History

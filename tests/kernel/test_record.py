@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnscope import KernelStatistics, UserMessage, events
+from turnscope import (
+    KernelStatistics,
+    UserMessage,
+    events,
+)
 from turnscope._record import Record
 
 RECORDS = [each for each in vars(events).values() if isinstance(each, type) and attrs.has(each)]
@@ -37,6 +41,28 @@ class Theirs:
 
     one: Any
     other: Any
+
+
+def length(value: Any) -> str:
+    return f"<{len(str(value))}>"
+
+
+@attrs.frozen(eq=False, repr=False)
+class OursInPart(Record):
+    """A record of which not all is shown, nor hashed."""
+
+    one: Any = attrs.field(hash=False)
+    other: Any = attrs.field(repr=length)
+    third: Any = attrs.field(default=3, repr=False)
+
+
+@attrs.frozen
+class TheirsInPart:
+    """The same, by attrs."""
+
+    one: Any = attrs.field(hash=False)
+    other: Any = attrs.field(repr=length)
+    third: Any = attrs.field(default=3, repr=False)
 
 
 values = st.recursive(

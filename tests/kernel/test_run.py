@@ -613,7 +613,7 @@ async def test_the_blocks_own_error_comes_first() -> None:
 
 
 async def test_a_run_that_nobody_reads_makes_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    from turnscope import _conductor, _request, _supervisor, _view
+    from turnscope import _conductor, _request, _turn_events
 
     made: list[str] = []
 
@@ -624,7 +624,7 @@ async def test_a_run_that_nobody_reads_makes_no_events(monkeypatch: pytest.Monke
 
         return make
 
-    for module in (_conductor, _request, _supervisor, _view):
+    for module in (_conductor, _request, _turn_events):
         for name, value in vars(module).copy().items():
             if isinstance(value, type) and issubclass(value, TurnEvent):
                 monkeypatch.setattr(module, name, counted(value))

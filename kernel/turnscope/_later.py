@@ -1,7 +1,8 @@
-"""All that a run needs beyond what a turn does, loaded at once when the first of its names is used.
+"""What `import turnscope` leaves out, loaded at once when the first of its names is used.
 
-Who only runs turns of their own loop never loads it: it is a fifth of the import of everything.
-Above: the package. Below: the rooms of runs.
+All that a run needs beyond what a turn does: who only runs turns of their own loop never loads it,
+and it is a third of the import of everything. And the types of statistics, whose values the kernel
+gives without anybody's naming them. Above: the package. Below: the rooms of runs.
 """
 
 from . import events as events
@@ -20,3 +21,8 @@ from ._once import run as run
 from ._plan_tool import plan_tool as plan_tool
 from ._run import Run as Run
 from ._run import RunResult as RunResult
+from ._statistics import CallName as CallName
+from ._statistics import Claimant as Claimant
+from ._statistics import KernelStatistics as KernelStatistics
+from ._statistics import KeyStatistics as KeyStatistics
+from ._statistics import LimiterStatistics as LimiterStatistics
