@@ -171,8 +171,10 @@ class ToolResult(UnfrozenResult):
     @property
     def ok(self) -> bool:
         """Whether ``status`` is `Status.OK`."""
-        return self.status is Status.OK
+        return self.status is OK
 
 
+OK: Final = Status.OK
+"""For where it counts: to read a member of an enum takes 900 instructions on Python 3.11."""
 INTERRUPTED: Final = frozenset({Status.TIMED_OUT, Status.CANCELLED, Status.LOST})
 """The statuses of calls that had started and whose effects are unknown."""

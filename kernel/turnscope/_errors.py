@@ -236,8 +236,9 @@ class NotStarted(CallError):
 class CallCancelled(CallError):
     """The call had started and was interrupted, for *reason*."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the call was cancelled: {reason}")
+    # Its words are made when they are read: one is made for each of thousands of calls.
+    def __str__(self) -> str:
+        return f"the call was cancelled: {super().__str__()}"
 
 
 class WorkerLost(CallError):
