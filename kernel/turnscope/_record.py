@@ -32,8 +32,9 @@ class Record(Shown):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record) or type(other) is not type(self):
             return NotImplemented
-        names = [field.name for field in _fields(self)]
-        return [getattr(self, name) for name in names] == [getattr(other, name) for name in names]
+        # One by one, as attrs does: a list takes for equal what is not equal to itself, as a nan.
+        names = (field.name for field in _fields(self))
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
     def __hash__(self) -> int:
         hashed = (getattr(self, field.name) for field in _fields(self) if field.hash is not False)
