@@ -70,9 +70,9 @@ def all_keys_are_one(patch: pytest.MonkeyPatch) -> None:
 
 @planted(serializable, scenes(batches=1, alone=3))
 def a_call_that_runs_alone_does_not(patch: pytest.MonkeyPatch) -> None:
-    made = _routes.Guard
+    made = _guards.Guard
     patch.setattr(
-        _routes, "Guard", lambda queues, keys, in_turn, alone: made(queues, keys, False, False)
+        _guards, "Guard", lambda queues, keys, in_turn, alone: made(queues, keys, False, False)
     )
 
 

@@ -5,6 +5,8 @@ Above: the test that tries them. Below: `bugs`, which keeps them, and the laws.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -79,13 +81,20 @@ def an_interrupt_counts_as_a_failure(patch: pytest.MonkeyPatch) -> None:
     _tries_again_when_told(patch)
 
 
+def _waits_with(patch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Have what is tried again, and nothing else, wait with *sleep*."""
+    forever = anyio.sleep_forever
+    ours = SimpleNamespace(Event=anyio.Event, sleep=sleep, sleep_forever=forever)
+    patch.setattr(_retrying, "anyio", ours)
+
+
 @planted(a_wait_ends_at_once, trials(ends=True))
 def an_ask_does_not_end_the_wait(patch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.sleep(seconds)
 
-    patch.setattr(_retrying, "sleep", sleep)
+    _waits_with(patch, sleep)
 
 
 @planted(a_wait_ends_at_once, trials(ends=True))
@@ -96,7 +105,7 @@ def an_attempt_begins_after_the_ask(patch: pytest.MonkeyPatch) -> None:
         except anyio.get_cancelled_exc_class():
             ...
 
-    patch.setattr(_retrying, "sleep", sleep)
+    _waits_with(patch, sleep)
     patch.setattr(_attempt.Attempt, "is_over", lambda self: False)
 
 
