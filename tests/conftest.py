@@ -47,6 +47,14 @@ hypothesis.settings.register_profile("quick", _default, max_examples=20)
 hypothesis.settings.register_profile("deep", _default, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# Hypothesis also draws constants of whichever local modules are loaded, which in a worker of xdist
+# depends on the tests before: not for profiles that are to draw the same. It has no public switch.
+if hypothesis.settings().derandomize:
+    from hypothesis.internal.conjecture import providers
+
+    if hasattr(providers, "_get_local_constants"):  # it came with 6.131
+        providers._get_local_constants = lambda: providers._local_constants
+
 FIXTURES = ("anyio_backend", "any_loop", "virtual_loop")
 
 

@@ -66,6 +66,8 @@ def in_virtual_time(item: pytest.Item) -> bool:
     if "virtual_loop" in parameters:
         return True
     if item.path.parent.name in ("planted", "properties"):  # each makes its own, but for these
-        return "any_loop" not in parameters
+        real = "any_loop" in parameters or item.name.endswith("_in_real_time")
+        loop = getattr(parameters.get("bug"), "loop", None)
+        return not real and (loop is None or loop.virtual)
     # A module that has this fixture of its own has it for the sake of virtual time.
     return hasattr(item.module, "anyio_backend") and parameters.get("anyio_backend") in VIRTUAL

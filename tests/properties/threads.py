@@ -1,7 +1,7 @@
 """Batches of ``def`` tools in real threads and real time, some of which never look up.
 
 Above: the laws that speak of threads. Below: the public surface of turnscope. Instants are seconds
-on the machine's clock since the turn was opened; what decides lies 60 ms apart, or more.
+on the machine's clock since the turn was opened; what decides lies 20 ms apart, or more.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.support import Loop
 from turnscope import Kernel, Limits, Tool, ToolCall, ToolResult, check_cancelled
 
-GRACE = 0.08
+GRACE = 0.2
 ASK = 0.1
-SHORT, LATE, LONG = 0.02, ASK + GRACE / 2, ASK + GRACE + 0.12
+SHORT, LATE, LONG = 0.02, ASK + 0.04, ASK + GRACE + 0.12
 """Ends before the ask; ends after it, in time; ends after the grace."""
 
 
