@@ -107,6 +107,10 @@ def test_later_names_are_seen_before_they_are_loaded() -> None:
     assert "TYPE_CHECKING" not in listed
 
 
+def test_a_name_that_somebody_has_put_there_stays_when_the_others_come() -> None:
+    fresh("import turnscope\nturnscope.Agent = 5\nturnscope.Run\nassert turnscope.Agent == 5")
+
+
 def test_a_star_brings_them_all() -> None:
     given = fresh("from turnscope import *\nprint(*dir())").split()
     assert set(given) >= names_for_type_checkers() | {"Kernel", "Turn", "tool"}

@@ -109,7 +109,8 @@ else:  # so that type checkers know the names, and no others
             return [each for each in __dir__() if not each.startswith("_")]
         if name.startswith("_") or name not in (names := _later_names()):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals().update(names)
+        for each, value in names.items():
+            globals().setdefault(each, value)  # not what somebody has put in its place, in a test
         return names[name]
 
     def __dir__() -> list[str]:

@@ -174,9 +174,8 @@ class Attempt(Retried):
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
         """Say that the body begins; returns it."""
         if self.facts.observed:
-            from ._turn_events import CallStarted  # here: see `Observers`
-
-            self.facts.tell_of(CallStarted, self.index, self._call, backend=self.route.place.name)
+            kind, where = self.facts.kinds.CallStarted, self.route.place.name
+            self.facts.tell_of(kind, self.index, self._call, backend=where)
         return self.once() if self.tool.retry is None else retried(self, self.tool.retry)
 
     def once(self) -> Coroutine[Any, Any, Any]:

@@ -54,6 +54,7 @@ def facts_here(
         ),
         loop=kernel._loop,
         observed=kernel._observers.any if above is None else above.observed,
+        kinds=kernel._observers.kinds if above is None else above.kinds,
         tell=kernel._observers.tell if above is None else above.tell,
         result_characters=kernel.limits.result_characters,
         ledger=ledger if ledger is not None or above is None else above.ledger,

@@ -7,6 +7,7 @@ threads. Above: `_attempt`, which implements the face. Below: the values.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     Deps = TypeVar("Deps", default=Any)
-else:  # The standard library has defaults from 3.13 on, and to import the others' takes 4 ms.
+else:
     from typing import TypeVar
 
-    Deps = TypeVar("Deps")
+    # The standard library has defaults from 3.13 on, and to import the others' takes 4 ms.
+    default = {"default": Any} if sys.version_info >= (3, 13) else {}
+    Deps = TypeVar("Deps", **default)
 
 
 class CallContext(ABC, Generic[Deps]):

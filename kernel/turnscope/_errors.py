@@ -237,6 +237,9 @@ class CallCancelled(CallError):
     """The call had started and was interrupted, for *reason*."""
 
     # Its words are made when they are read: one is made for each of thousands of calls.
+    def __init__(self, reason: str) -> None:
+        CallError.__init__(self, reason)
+
     def __str__(self) -> str:
         return f"the call was cancelled: {super().__str__()}"
 

@@ -45,6 +45,9 @@ class TurnFacts:
     loop: Loop
     observed: bool
     """Whether anybody is told of events: without, none are made."""
+    kinds: Any
+    """The room `_turn_events`, where *observed*. Who tells takes the classes from here: to import
+    them at each event was a tenth of the instructions of an observed call."""
     tell: Callable[[RunEvent], None]
     """Tells all who are."""
     result_characters: float
@@ -62,6 +65,7 @@ class TurnFacts:
             deadline=self.deadline,
             loop=self.loop,
             observed=self.observed,
+            kinds=self.kinds,
             tell=self.tell,
             result_characters=self.result_characters,
             ledger=self.ledger,

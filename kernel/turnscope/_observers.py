@@ -2,13 +2,13 @@
 
 Those are loaded with the first kernel that has an observer (and with runs, which are observed by
 who iterates over them): their nine classes are a twentieth of the import of turnscope, and a
-service that observes nothing never makes one. So who tells of a turn imports them where it does.
+service that observes nothing never makes one. Who tells of a turn finds them in its facts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .abc import Observer
 
@@ -26,8 +26,12 @@ class Observers:
                 raise TypeError(f"{observer!r} is no observer: it has no method observe(event)")
         self.any = bool(self._observers)
         """Whether anybody is told: without, no events are made."""
+        self.kinds: Any = None
+        """The room of the events of turns, if anybody is told."""
         if self.any:  # now, so that no turn waits for it
-            from . import _turn_events as _turn_events
+            from . import _turn_events
+
+            self.kinds = _turn_events
         self._silenced: set[int] = set()
 
     def tell(self, event: RunEvent) -> None:

@@ -33,24 +33,26 @@ if TYPE_CHECKING:
 _UNKNOWN: Final = "It had started, so its effects may or may not have happened."
 
 
+def _same_of_all(cause: Cause) -> str | None:
+    if cause.status is Status.TIMED_OUT:
+        return None  # it names the tool
+    return f"{CallCancelled(cause.reason)}. {_UNKNOWN}"
+
+
 @attrs.frozen(eq=False, repr=False)
 class Cause:
     """Why calls are to end: the status of those that had started, and a reason in words."""
 
     status: Status
     reason: str
-    _content: str | None = attrs.field(init=False)
+    _content: str | None = attrs.field(
+        init=False, default=attrs.Factory(_same_of_all, takes_self=True)
+    )
     """What results say, if they say the same of every tool: made once for all calls of a turn.
 
     With the words of the errors, which are made when they are read, that is 5 % of the instructions
     in which a call is cancelled (callgrind, Python 3.11).
     """
-
-    @_content.default
-    def _same_of_all(self) -> str | None:
-        if self.status is Status.TIMED_OUT:
-            return None
-        return f"{CallCancelled(self.reason)}. {_UNKNOWN}"
 
     def error(self, name: str) -> CallError | DeadlineExceeded:
         """The error of a call of tool *name* that was interrupted."""

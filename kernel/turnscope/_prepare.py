@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict
 
 import attrs
 
+from . import _turn_events
 from ._agent import Agent
 from ._answering import Answering
 from ._block import facts_here, parent_here, seconds_of
@@ -118,7 +119,8 @@ def prepare(
         ledger = Ledger(given, None if parent is None else parent.facts.ledger)
         facts = facts_here(kernel, parent, deps, end, ledger)
         if feed is not None:
-            facts = attrs.evolve(facts, observed=True, tell=_both(feed, facts.observed, facts.tell))
+            tell = _both(feed, facts.observed, facts.tell)
+            facts = attrs.evolve(facts, observed=True, kinds=_turn_events, tell=tell)
         inside = make(
             kernel,
             agent,

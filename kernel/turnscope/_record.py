@@ -8,7 +8,7 @@ by the kernel, so here a loop over the fields will do. The rest is of attrs.
 from __future__ import annotations
 
 import reprlib
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -21,7 +21,7 @@ class Shown:
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
         shown = ", ".join(_shown(self, field) for field in _fields(self) if field.repr)
-        return f"{type(self).__qualname__}({shown})"
+        return f"{type(self).__qualname__.rsplit('>.', 1)[-1]}({shown})"
 
 
 class Record(Shown):
@@ -38,16 +38,15 @@ class Record(Shown):
 
     def __hash__(self) -> int:
         hashed = (getattr(self, field.name) for field in _fields(self) if field.hash is not False)
-        return hash((type(self), *hashed))
+        return hash((type(self).__qualname__, *hashed))  # the type's own is its address
 
 
 def _fields(record: Shown) -> tuple[attrs.Attribute[Any], ...]:
-    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(
-        cast("type[attrs.AttrsInstance]", type(record))
-    )
+    fields: tuple[attrs.Attribute[Any], ...] = getattr(type(record), "__attrs_attrs__", ())
     return fields
 
 
 def _shown(record: Shown, field: attrs.Attribute[Any]) -> str:
     show = field.repr if callable(field.repr) else repr
-    return f"{field.name}={show(getattr(record, field.name))}"
+    # One that is half made may be shown too: by a debugger, in a traceback.
+    return f"{field.name}={show(getattr(record, field.name, attrs.NOTHING))}"

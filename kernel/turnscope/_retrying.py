@@ -136,10 +136,8 @@ class Retried(Askable):
     def tell_retry(self, attempt: int, error: Exception, delay: float) -> None:
         """Say that *attempt* has failed of *error*, and that another comes in *delay* seconds."""
         if self.facts.observed:
-            from ._turn_events import CallRetried  # here: see `Observers`
-
             more = {"attempt": attempt, "error": error, "delay": delay}
-            self.facts.tell_of(CallRetried, self.index, self._call, **more)
+            self.facts.tell_of(self.facts.kinds.CallRetried, self.index, self._call, **more)
 
     def suspend(self) -> None:
         self.ticket.release()

@@ -73,9 +73,7 @@ class Supervisor(Asking):
         index = len(self.results)
         self.results.append(None)
         if self.facts.observed:
-            from ._turn_events import CallReady  # here: see `Observers`
-
-            self.facts.tell_of(CallReady, index, call)
+            self.facts.tell_of(self.facts.kinds.CallReady, index, call)
         return index
 
     def take(self, attempt: Attempt, *, leads: bool = False) -> None:
@@ -236,10 +234,9 @@ class Supervisor(Asking):
         # Ctrl-C landed on asyncio may not have come to its end.
         self._abandon()
         if self.facts.observed:
-            from ._turn_events import TurnFinished
-
             results = tuple(result for result in self.results if result is not None)
-            self.facts.tell(TurnFinished(results=results, **self.facts.event()))
+            finished = self.facts.kinds.TurnFinished(results=results, **self.facts.event())
+            self.facts.tell(finished)
         if self._done is not None:
             self._done.set()
         self.ended = True
@@ -289,6 +286,5 @@ class Supervisor(Asking):
         """Put *result* in its place, in call order."""
         self.results[index] = result
         if self.facts.observed:
-            from ._turn_events import CallSettled
-
-            self.facts.tell_of(CallSettled, index, result.call, result=result)
+            kind = self.facts.kinds.CallSettled
+            self.facts.tell_of(kind, index, result.call, result=result)

@@ -170,6 +170,4 @@ class View(CallContext[Any]):
     def _report(self, value: object) -> None:
         turn = self.turn
         if turn is not None and self.index >= 0:  # a model request is no call
-            from ._turn_events import CallProgress  # here: see `Observers`
-
-            self.facts.tell_of(CallProgress, self.index, self._call, value=value)
+            self.facts.tell_of(self.facts.kinds.CallProgress, self.index, self._call, value=value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -445,3 +446,11 @@ def test_results_are_frozen_and_told_apart_by_identity() -> None:
     assert one != two
     with pytest.raises(attrs.exceptions.FrozenError):
         one.content = "other"  # type: ignore[misc]  # because that is tested
+
+
+def test_a_cancelled_call_says_why_also_after_it_was_pickled() -> None:
+    error = CallCancelled(reason="its turn was left")
+    assert str(error) == "the call was cancelled: its turn was left"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    with pytest.raises(TypeError, match="reason"):
+        CallCancelled()  # type: ignore[call-arg]  # because that is what is asked

@@ -682,6 +682,7 @@ class Broken:
         ({Lock(): 1}, f"{__name__}.Lock", "no JSON form"),
         (Lock, "type", "no JSON form"),
         (ValueError("x"), "ValueError", "no JSON form"),
+        ({"rows": (each for each in [Lock()])}, f"{__name__}.Lock", "no JSON form"),
         (circular(), "list", "refers to itself"),
         (circular_node(), f"{__name__}.Node", "refers to itself"),
         (deep(), "list", "nested too deep"),

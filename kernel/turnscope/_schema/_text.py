@@ -7,8 +7,7 @@ dataclasses, models, dates and paths; attrs classes are added here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from contextlib import suppress
-from typing import cast
+from typing import Final, cast
 
 import attrs
 import pydantic_core
@@ -33,9 +32,10 @@ def to_text(name: str, value: object) -> str:
             return text
         return _json(value, _plain)
     except Exception as error:
-        culprit = _culprit(value)
-        reason = _reason(error) if culprit is None else "it has no JSON form"
-        raise NotSerialisable(name, _type_name(culprit or type(value)), reason) from error
+        _, unknown, culprit = str(error).partition(_UNKNOWN)
+        if unknown:
+            raise NotSerialisable(name, culprit, "it has no JSON form") from error
+        raise NotSerialisable(name, _type_name(type(value)), _reason(error)) from error
 
 
 def _json(value: object, fallback: Callable[[object], object]) -> str:
@@ -50,28 +50,15 @@ def _plain(part: object) -> object:
         return dict(cast("Mapping[object, object]", part))
     if isinstance(part, (Sequence, Set)):
         return list(cast("Collection[object]", part))
-    raise _NoForm("it has no JSON form")
+    raise _NoForm(f"\0{_type_name(type(part))}")
 
 
 class _NoForm(TypeError):
-    """What `_plain` raises of its own; anything else comes out of the value."""
+    """What `_plain` raises of its own, of a type; anything else comes out of the value."""
 
 
-def _culprit(value: object) -> type | None:
-    """The type in *value* that has no JSON form; None if it is not known which."""
-    # By going through it once more: a function that notes it each time is 1,700 instructions.
-    unknown: list[type] = []
-
-    def noted(part: object) -> object:
-        try:
-            return _plain(part)
-        except _NoForm:
-            unknown.append(type(part))
-            raise
-
-    with suppress(Exception):
-        _json(value, noted)
-    return unknown[-1] if unknown else None
+# The serialiser raises an error of its own that has the words of this one, and not itself.
+_UNKNOWN: Final = f"{_NoForm.__name__}: \0"
 
 
 def _reason(error: Exception) -> str:
