@@ -50,7 +50,7 @@ class Cause:
     )
     """What results say, if they say the same of every tool: made once for all calls of a turn.
 
-    With the words of the errors, which are made when they are read, that is 5 % of the instructions
+    With the words of the errors, which are made when they are read, that is 4 % of the instructions
     in which a call is cancelled (callgrind, Python 3.11).
     """
 
