@@ -23,8 +23,7 @@ else:
     from typing import TypeVar
 
     # The standard library has defaults from 3.13 on, and to import the others' takes 4 ms.
-    default = {"default": Any} if sys.version_info >= (3, 13) else {}
-    Deps = TypeVar("Deps", **default)
+    Deps = TypeVar("Deps", **({"default": Any} if sys.version_info >= (3, 13) else {}))
 
 
 class CallContext(ABC, Generic[Deps]):

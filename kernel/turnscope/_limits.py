@@ -6,7 +6,7 @@ calls). Waiting costs no task: a limiter that gets a slot back lends it to the n
 same step, and a ticket that has passed them all tells its holder. The order within each limiter is
 first in, first out; a call that gave its slots back for a nested turn returns ahead of those.
 
-Before all of these come keys: `_resources`. Above: the attempt and the turn. Below: the errors.
+Before all of these come keys: `_resources`. Above: the attempt and the turn. Below: values.
 """
 
 from __future__ import annotations
