@@ -6,7 +6,7 @@ Above: `scenarios`, which are these. Below: the tools and the checks.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, Protocol, TypeVar
@@ -73,7 +73,7 @@ class Scenario(Protocol):
         ...
 
 
-def calls_of(tool: Tool, arguments: Sequence[dict[str, int]]) -> list[Call]:
+def calls_of(tool: Tool, arguments: Sequence[Mapping[str, object]]) -> list[Call]:
     """One call of *tool* for each of *arguments*."""
     return [
         Call(f"call_{index}", tool.name, json.dumps(each)) for index, each in enumerate(arguments)

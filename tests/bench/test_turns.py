@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from bench import memory, tools
+from bench import memory, places, tools
 from bench.checks import CheckFailed
 from bench.drivers import anyio_group, turnscope_kernel, turnscope_observed
 from bench.drivers.anyio_group import Prepared
@@ -62,8 +62,7 @@ def test_an_observer_hears_of_all_that_is_measured(any_loop: Loop, scenario: str
             for scenario in ("noop", "sleep", "threads", "cpu", "conflict", "limits")
             for cheat in ANY_TURN
         ],
-        # Who computes twice is slower for it: there is nothing to be gained.
-        *[(scenario, runs_one_twice) for scenario in ("noop", "sleep", "threads", "limits")],
+        *[(scenario, runs_one_twice) for scenario in ("noop", "sleep", "threads", "cpu", "limits")],
     ],
 )
 def test_a_turn_that_cheats_has_no_figures(any_loop: Loop, scenario: str, cheat: Turn) -> None:
@@ -99,6 +98,40 @@ def test_a_blocking_tool_that_did_not_sleep_has_no_figures(
     monkeypatch.setattr(tools, "time", SimpleNamespace(sleep=lambda seconds: None))
     with pytest.raises(CheckFailed, match=r"tools that sleep for 60 s were done in \d+\."):
         measured(any_loop, "threads")
+
+
+async def remembers(session: Session, calls: Prepared) -> Sequence[object]:
+    session.known = session.known or await session.honest(calls)
+    return session.known
+
+
+def test_values_that_are_remembered_and_not_computed_have_no_figures(any_loop: Loop) -> None:
+    with pytest.raises(CheckFailed, match="0 bodies ended, for 4 calls"):
+        measured(any_loop, "cpu", remembers)
+
+
+def test_to_compute_one_by_one_is_right_and_shows_in_its_figure(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "cpus", lambda: 2)
+    # Twice the ideal if all bodies take as long; a worst one of them moves the ideal, too.
+    assert measured(any_loop, "cpu", one_by_one)["wall over ideal"] > 1.2
+
+
+@pytest.mark.parametrize(
+    ("works", "cores", "ideal"),
+    [
+        ([0.1, 0.1, 0.1, 0.1], 2, 0.2),
+        ([0.1, 0.2, 0.1, 0.2], 2, 0.4),  # the second core is the slower one, and has the last
+        ([0.3, 0.1, 0.1, 0.1], 2, 0.3),
+        ([0.1, 0.1], 4, 0.1),
+        ([0.1, 0.1, 0.1], 1, 0.3),
+    ],
+)
+def test_the_ideal_of_computing_is_that_no_core_waits(
+    works: list[float], cores: int, ideal: float
+) -> None:
+    assert places.shared(works, cores) == pytest.approx(ideal)
 
 
 def test_a_tool_that_did_not_sleep_has_no_figures(
