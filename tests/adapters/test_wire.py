@@ -45,6 +45,10 @@ PLACES = {"before": b"", "in the head": b"HTTP/1.1", "after the head": HEAD_END,
 GARBAGE = bytes(range(256)) * 50
 MUCH = 65_536
 COMMENT = b": " + b"x" * 100 + b"\n"
+# Sent is also what nobody has read: Linux lets the two sockets hold 32 and 4 MB, and libuv reads up to
+# 32 times before it asks; 24 MB were seen. Who reads on to the end of the test's patience gets
+# hundreds: 13 MB a second of the slowest, an endless event.
+TAKEN_AT_MOST = 100_000_000
 
 FAULTS: dict[str, tuple[Fault, str, bool]] = {
     **{
@@ -177,7 +181,7 @@ def test_a_fault_is_one_error_in_time_and_leaves_nothing(
     assert (error.status, error.transient) == (None, transient)
     assert KEY not in f"{error} {error!r} {error.__cause__!r}"
     assert len(str(error)) < 700
-    assert wire.sent < 20_000_000, "it was not read on and on"
+    assert wire.sent < TAKEN_AT_MOST, "it was not read on and on"
     assert len(site.received) == 1
 
 
