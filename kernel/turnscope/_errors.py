@@ -26,7 +26,7 @@ Below this file: nothing. It knows the words of the other rooms, but imports non
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._calls import ToolResult
@@ -38,6 +38,17 @@ class TurnscopeError(Exception):
 
     history: History | None = None
     """Of an error that a run raises: the conversation up to there, in whole turns."""
+
+    # An exception is copied and unpickled by a call of its class with `args`: here these are the
+    # sentence, and a class is called with the facts.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[TurnscopeError], args: tuple[Any, ...]) -> TurnscopeError:
+    error = kind.__new__(kind, *args)
+    error.args = args  # TimeoutError leaves them to __init__, if a class has its own
+    return error
 
 
 class DeadlineExceeded(TurnscopeError, TimeoutError):
