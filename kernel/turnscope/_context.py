@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from ._calls import ToolCall
 from ._holds import Release
 
-if TYPE_CHECKING:
+# The standard library has defaults from 3.13 on, and to import the others' takes 4 ms.
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+
+    Deps = TypeVar("Deps", default=Any)
+elif TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     Deps = TypeVar("Deps", default=Any)
 else:
     from typing import TypeVar
 
-    # The standard library has defaults from 3.13 on, and to import the others' takes 4 ms.
-    Deps = TypeVar("Deps", **({"default": Any} if sys.version_info >= (3, 13) else {}))
+    Deps = TypeVar("Deps")
 
 
 class CallContext(ABC, Generic[Deps]):
