@@ -20,7 +20,7 @@ HEADLINES: Final[Mapping[str, tuple[str, str]]] = {
     "noop": ("further call, to 512", "each further call of a turn of 512"),
     "cancel": ("until quiet", "from the cancel until all is quiet"),
     "threads": ("stall", "longest stall of the event loop"),
-    "cpu": ("wall over ideal", "time over the ideal of 2 cores"),
+    "cpu": ("wall", "the turn"),
     "run": ("run of one call", "a run of one call"),
     "streamed": ("wall", "the run, of which the stream is 1,000 ms"),
     "agents": ("1000: wall", "1,000 agents, wall time"),

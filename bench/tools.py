@@ -18,7 +18,7 @@ import anyio
 begun: Final[list[int]] = []
 """The argument of each body that has begun, in this process, of those that tell."""
 ended: Final[list[int]] = []
-"""The argument of each body that has ended, in this process; `burn` tells in a file."""
+"""The argument of each body that has ended, in this process; `burn` tells in files."""
 stamps: Final[list[float]] = []
 """When each body of `stamp`, `look` and `strike` began, in this process: seconds."""
 spans: Final[list[tuple[int, float, float]]] = []
@@ -175,20 +175,20 @@ def block(n: int) -> int:
 
 
 def burn(seed: int, rounds: int, ledger: str) -> int:
-    """Compute in pure Python; the answer cannot be known without the work.
+    """Compute in pure Python, step by step; no value helps to guess that of another seed.
 
-    ledger: the file that gets a line with the seed, when this began, and what it took of this
-    thread's CPU time, in seconds: what another process keeps in a list is not seen here.
+    ledger: the folder in which this body leaves a line, in a file named by the seed: when it began,
+    and what it took of its thread's CPU time, in seconds. What a process keeps in lists is not seen
+    by another.
     """
     began, used = time.perf_counter(), time.thread_time()
     state = seed
     for _ in range(rounds):
         state = (state * 1103515245 + 12345) & 0x7FFFFFFF
     used = time.thread_time() - used
-    # Who is asked after the last turn has been looked at finds no folder, and misses nothing. One
-    # write of a short line: those of several do not mix.
-    with suppress(FileNotFoundError), open(ledger, "a") as file:
-        file.write(f"{seed} {began!r} {used!r}\n")
+    # Who still works when the benchmark has looked finds no folder, and misses nothing.
+    with suppress(FileNotFoundError), open(f"{ledger}/{seed}", "a") as file:
+        file.write(f"{began!r} {used!r}\n")
     return state
 
 

@@ -69,7 +69,7 @@ SCENARIOS: dict[str, tuple[str, str, str, Values]] = {
         [1600, 14, 2.1, None, 2.2, 5.2, 5, 6, 7, 1604, 5.5, None, 7],
     ),
     "cpu": (
-        "4 computing tools of 0.3 s, on 2 cores",
+        "4 tools that compute, on 2 cores",
         "wall over ideal",
         "",
         [2, 0.99, 1.04, None, 1.05, 2, 2, 2, 1.9, 2.1, 1.9, None, 1.9],

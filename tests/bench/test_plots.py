@@ -95,7 +95,7 @@ def test_the_axis_is_logarithmic_where_medians_span_more_than_a_decade(
 
 def test_an_axis_says_whether_it_counts_or_compares() -> None:
     kept = of("cpu")
-    assert panels(kept)[0].label == "time over the ideal of 2 cores (ratio)"
+    assert panels(kept)[0].label == "wall over ideal (ratio)"
     about = kept.about["scenarios"]["cpu"]
     about["units"] = {"distributions": ""}
     about["headline"] = "distributions"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,8 +108,44 @@ async def remembers(session: Session, calls: Prepared) -> Sequence[object]:
 
 
 def test_values_that_are_remembered_and_not_computed_have_no_figures(any_loop: Loop) -> None:
-    with pytest.raises(CheckFailed, match="0 bodies ended, for 4 calls"):
+    with pytest.raises(CheckFailed, match=r"call 0 gave \d+, not \d+"):
         measured(any_loop, "cpu", remembers)
+
+
+async def reckons(session: Session, calls: Prepared) -> Sequence[object]:
+    """Know the value without the work, as one can by mathematics, and leave no line."""
+    with TemporaryDirectory() as elsewhere:
+        return [tools.burn(kwargs["seed"], kwargs["rounds"], elsewhere) for _, kwargs, _ in calls]
+
+
+async def says_too_much(session: Session, calls: Prepared) -> Sequence[object]:
+    values = await reckons(session, calls)
+    for _, kwargs, _ in calls:
+        Path(kwargs["ledger"], str(kwargs["seed"])).write_text("1.0 60.0\n")
+    return values
+
+
+async def says_nothing(session: Session, calls: Prepared) -> Sequence[object]:
+    values = await reckons(session, calls)
+    for _, kwargs, _ in calls:
+        Path(kwargs["ledger"], str(kwargs["seed"])).write_text("1.0 0.0\n")
+    return values
+
+
+@pytest.mark.parametrize(
+    ("cheat", "sentence"),
+    [
+        (reckons, "0 bodies ended, of 0 calls, for 4"),
+        (says_too_much, r"240\.000 s of work on 2 cores were done in \d"),
+        (says_nothing, "too coarse"),
+    ],
+)
+def test_bodies_that_did_not_work_have_no_figures(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch, cheat: Turn, sentence: str
+) -> None:
+    monkeypatch.setattr(places, "cpus", lambda: 2)
+    with pytest.raises(CheckFailed, match=sentence):
+        measured(any_loop, "cpu", cheat)
 
 
 def test_to_compute_one_by_one_is_right_and_shows_in_its_figure(
