@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter, process_time
 from typing import Final
@@ -19,6 +21,25 @@ from .conversations import conversation
 from .drivers import Nesting, Session
 from .tools import Call, Tool
 from .turns import TICK, Effort, Figure, Metrics, Scenario, played, repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What agents took, and nothing of what was done for them before and after."""
+
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds."""
+    memory: int
+    """Bytes: the peak of what they allocated; 0 if that was not traced."""
+    resident: int | None
+    """Bytes: the peak of the resident set, above what it was; None if the system does not tell."""
+
+
+def _above(resident: int | None) -> int | None:
+    peak = memory.peak()
+    return None if resident is None or peak is None else max(0, peak - resident)
 
 
 class Agents(Scenario):
@@ -56,49 +77,50 @@ class Agents(Scenario):
         metrics: Metrics = {}
         await self._all(session, 10, first=True)  # warm-up
         for n in self.sizes:
-            cpu = process_time()
-            wall = await self._all(session, n)
-            metrics[f"{n}: wall"] = wall * 1e3
-            metrics[f"{n}: CPU"] = (process_time() - cpu) * 1e3
-            metrics[f"{n}: memory per agent"] = await self._memory(session, n) / 1024
+            took = await self._all(session, n)
+            metrics[f"{n}: wall"] = took.wall * 1e3
+            metrics[f"{n}: CPU"] = took.cpu * 1e3
+            traced = await self._all(session, n, traced=True)
+            metrics[f"{n}: memory per agent"] = traced.memory / n / 1024
         return metrics
 
-    async def _memory(self, session: Session, n: int) -> float:
-        """The peak in bytes, above what was there before, for each of *n* agents."""
-        gc.collect()
-        tracemalloc.start()
-        try:
-            base = tracemalloc.get_traced_memory()[0]
-            await self._all(session, n)
-            return (tracemalloc.get_traced_memory()[1] - base) / n
-        finally:
-            tracemalloc.stop()
-
-    async def _all(self, session: Session, n: int, *, first: bool = False) -> float:
+    async def _all(
+        self, session: Session, n: int, *, first: bool = False, traced: bool = False
+    ) -> Took:
+        """Run *n* agents; what they are asked is there before, what came is looked at after."""
         each = self.TURNS * self.CALLS
         prepared = [
             session.talk(conversation(tools.PAUSE_TOOL, self.TURNS, self.CALLS, first=i * each))
             for i in range(n)
         ]
-        came: list[list[object]] = [[]] * n
+        came: list[Sequence[object]] = [()] * n
         tools.clear()
         before = tasks()
 
         async def agent(i: int) -> None:
-            came[i] = list(await session.run(prepared[i]))
+            came[i] = await session.run(prepared[i])
 
-        started = perf_counter()
-        async with anyio.create_task_group() as group:
-            for i in range(n):
-                group.start_soon(agent, i)
-        taken = perf_counter() - started
+        gc.collect()
+        if traced:
+            tracemalloc.start()
+        resident = memory.resident()
+        cpu, started = process_time(), perf_counter()
+        try:
+            async with anyio.create_task_group() as group:
+                for i in range(n):
+                    group.start_soon(agent, i)
+            wall, cpu = perf_counter() - started, process_time() - cpu
+            peak = tracemalloc.get_traced_memory()[1]  # 0 if it does not trace
+        finally:
+            tracemalloc.stop()
+        took = Took(wall, cpu, peak, _above(resident))
         check_values(range(n * each), [value for values in came for value in values])
         check_ended(range(n * each))
         if not first:
             await check_nothing_new(before)
-        if taken < self.TURNS * (tools.PAUSE - TICK):
-            raise CheckFailed(f"{self.TURNS} turns of {tools.PAUSE} s were done in {taken:.3f} s")
-        return taken
+        if wall < self.TURNS * (tools.PAUSE - TICK):
+            raise CheckFailed(f"{self.TURNS} turns of {tools.PAUSE} s were done in {wall:.3f} s")
+        return took
 
 
 class Crowd(Agents):
@@ -118,13 +140,10 @@ class Crowd(Agents):
         """Measure once; its memory is the peak of the resident set above what was there before."""
         (n,) = self.sizes
         await self._all(session, 10, first=True)  # warm-up
-        gc.collect()
-        base = memory.resident()
-        cpu = process_time()
-        wall = await self._all(session, n)
-        metrics = {f"{n}: wall": wall * 1e3, f"{n}: CPU": (process_time() - cpu) * 1e3}
-        if base is not None and (peak := memory.peak()) is not None:
-            metrics[f"{n}: resident per agent"] = max(0, peak - base) / n / 1024
+        took = await self._all(session, n)
+        metrics = {f"{n}: wall": took.wall * 1e3, f"{n}: CPU": took.cpu * 1e3}
+        if took.resident is not None:
+            metrics[f"{n}: resident per agent"] = took.resident / n / 1024
         return metrics
 
 

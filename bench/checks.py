@@ -33,6 +33,18 @@ def check_ended(expected: Sequence[int]) -> None:
         raise CheckFailed(f"{len(tools.ended)} bodies ended, for {len(expected)} calls")
 
 
+def check_asked(turns: int) -> None:
+    """A model was asked for each of *turns* of one call, and once more: each time when the call
+    before had ended.
+    """
+    if tools.asked != list(range(turns + 1)):
+        raise CheckFailed(
+            f"the model was asked {len(tools.asked)} times, for {turns} turns and an answer"
+            if len(tools.asked) != turns + 1
+            else "the model was asked before the call that it had asked for had ended"
+        )
+
+
 def alive() -> int:
     """How many bodies have begun and not ended, in this process."""
     return len(tools.begun) - len(tools.ended)

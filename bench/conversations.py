@@ -59,11 +59,11 @@ class Run(Scenario):
         long = session.talk(conversation(tools.STAMP, self.turns, 1))
         await played(session, short, range(1), first=True)
         for _ in range(5):  # warm-up
-            await played(session, short, range(1))
+            await played(session, short, range(1), turns=1)
         taken: list[float] = []
 
         async def lap() -> tuple[float, float]:
-            taken.extend([await played(session, short, range(1)) for _ in range(20)])
+            taken.extend([await played(session, short, range(1), turns=1) for _ in range(20)])
             return await _spans(session, long, self.turns)
 
         spans = await repeated(lap, effort, warm=0)
@@ -94,7 +94,7 @@ class Long(Scenario):
 
 async def _spans(session: Session, talk: Any, turns: int) -> tuple[float, float]:
     """Play *talk*: seconds of its turns around the 10th, and of those to the last."""
-    await played(session, talk, range(turns))
+    await played(session, talk, range(turns), turns=turns)
     spans = [after - before for before, after in pairwise(tools.stamps)]
     return median(spans[9 - WINDOW // 2 : 9 + WINDOW // 2]), median(spans[-WINDOW:])
 

@@ -27,6 +27,8 @@ cleaned: Final[list[int]] = []
 """The argument of each `tidy` whose cleanup has run to its end."""
 thrown: Final[list[Exception]] = []
 """What each `strike` has raised."""
+asked: Final[list[int]] = []
+"""How many bodies had ended at each request to a stub of a model, in this process."""
 gates: Final[list[anyio.Event]] = []
 """The last one holds `strike` back."""
 
@@ -160,9 +162,14 @@ async def strike(n: int) -> int:
         ended.append(n)
 
 
+def ask() -> None:
+    """Note that a stub of a model is asked for its next answer."""
+    asked.append(len(ended))
+
+
 def clear() -> None:
     """Forget all that was noted."""
-    for ledger in (begun, ended, stamps, spans, cleaned, thrown, gates):
+    for ledger in (begun, ended, stamps, spans, cleaned, thrown, asked, gates):
         ledger.clear()
 
 

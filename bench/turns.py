@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, Final, Protocol, TypeVar
 
 from . import tools
-from .checks import check_ended, check_nothing_new, check_values, tasks
+from .checks import check_asked, check_ended, check_nothing_new, check_values, tasks
 from .contenders import LOOPS
 from .drivers import Session
 from .tools import Call, Tool
@@ -104,11 +104,12 @@ async def played(
     expected: Sequence[object],
     *,
     first: bool = False,
+    turns: int | None = None,
     by: Callable[[], Awaitable[Sequence[object]]] | None = None,
 ) -> float:
     """Play one run, or what stands *by* for it: its time in seconds.
 
-    As in `timed`, and every body has ended, once.
+    As in `timed`, and every body has ended, once; if it is of *turns* of one call, one by one.
     """
     tools.clear()
     before = tasks()
@@ -117,6 +118,8 @@ async def played(
     taken = perf_counter() - started
     check_values(expected, values)
     check_ended(range(len(expected)))
+    if turns is not None:
+        check_asked(turns)
     if not first:
         await check_nothing_new(before)
     return taken

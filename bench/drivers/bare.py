@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from bench.tools import Call, Conversation, lasts
+from bench.tools import Call, Conversation, ask, lasts
 
 
 class Stub:
@@ -23,10 +23,12 @@ class Stub:
     @asynccontextmanager
     async def stream(self) -> AsyncGenerator[AsyncGenerator[Call]]:
         """Stream the next answer."""
+        ask()
         yield self._pieces(next(self._turns, ()))
 
     async def whole(self) -> Sequence[Call]:
         """Give the next answer at once, when the model would have streamed all of it."""
+        ask()
         calls = next(self._turns, ())
         if streams := lasts(calls):
             await anyio.sleep(streams)

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 import turnscope
-from bench.tools import Call, Conversation, Tool, lasts
+from bench.tools import Call, Conversation, Tool, ask, lasts
 from turnscope import Agent, Budget, Kernel, Limits, RunResult, ToolCall
 from turnscope.abc import ModelRequest, Observer
 from turnscope.events import CallDelta, CallSealed, ModelEvent, ModelFinished, TextDelta
@@ -126,6 +126,7 @@ class Stub:
     @asynccontextmanager
     async def stream(self, request: ModelRequest, /) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
         """Stream the next turn."""
+        ask()
         yield self._events(next(self._turns, ()))
 
     async def _events(self, calls: Sequence[Call]) -> AsyncGenerator[ModelEvent]:

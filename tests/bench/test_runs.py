@@ -11,6 +11,7 @@ from bench import tools
 from bench.checks import CheckFailed
 from bench.conversations import Streamed
 from bench.drivers.anyio_group import Prepared
+from bench.drivers.bare import Stub
 from bench.drivers.by_hand import Player
 from bench.tools import Conversation
 from tests.bench.cheating import (
@@ -169,6 +170,27 @@ def test_turns_that_run_at_once_have_no_figures(
         CheckFailed, match=r"the tools ended 0\..* s before their turns can be over"
     ):
         measured(any_loop, "consumer", kind=RunsTurnsAtOnce)
+
+
+@pytest.mark.parametrize("scenario", ["run", "long"])
+def test_turns_that_do_not_ask_the_model_have_no_figures(any_loop: Loop, scenario: str) -> None:
+    with pytest.raises(CheckFailed, match=r"the model was asked 0 times, for \d+ turns"):
+        measured(any_loop, scenario, kind=RunsTurnsAtOnce)
+
+
+class AsksAtOnce(RunsTurnsAtOnce):
+    async def run(self, talk: Conversation | Player) -> Sequence[object]:
+        assert not callable(talk)
+        model = Stub(talk)
+        for _ in range(len(talk) + 1):
+            await model.whole()
+        return await super().run(talk)
+
+
+@pytest.mark.parametrize("scenario", ["run", "long"])
+def test_a_model_that_is_asked_too_early_gives_no_figures(any_loop: Loop, scenario: str) -> None:
+    with pytest.raises(CheckFailed, match="asked before the call that it had asked for had ended"):
+        measured(any_loop, scenario, kind=AsksAtOnce)
 
 
 class ToolsWaitForTheConsumer(Session):

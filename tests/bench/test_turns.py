@@ -30,6 +30,7 @@ from tests.bench.cheating import (
     runs_one_twice,
 )
 from tests.support import Loop
+from turnscope.events import CallStarted, RunEvent
 
 # What may be nothing, or less, in small sizes and on a busy machine.
 NOTHING = ("further call", "stall", "cleanups run", "resident", "beyond ideal", "late")
@@ -54,6 +55,21 @@ def test_an_honest_contender_gets_every_metric(any_loop: Loop, driver: Any, scen
 def test_an_observer_hears_of_all_that_is_measured(any_loop: Loop, scenario: str) -> None:
     chosen = SMALL[scenario]
     assert list(any_loop.run(run, chosen, turnscope_observed, SMOKE)) == list(chosen.units)
+
+
+@pytest.mark.parametrize("scenario", ["noop", "run"])
+def test_an_observer_that_is_not_told_of_all_has_no_figures(
+    any_loop: Loop, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = turnscope_observed.Listener.observe
+
+    def half_deaf(self: turnscope_observed.Listener, event: RunEvent) -> None:
+        if not isinstance(event, CallStarted):
+            hear(self, event)
+
+    monkeypatch.setattr(turnscope_observed.Listener, "observe", half_deaf)
+    with pytest.raises(CheckFailed, match="three for each call were due"):
+        any_loop.run(run, SMALL[scenario], turnscope_observed, SMOKE)
 
 
 @pytest.mark.parametrize(
