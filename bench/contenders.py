@@ -98,10 +98,6 @@ CONTENDERS: Final = (
         "import turnscope",
         ("turnscope", "attrs", "pydantic"),
         agents="turnscope.Agent",
-        # Not what takes minutes or depends on the machine more than on turnscope.
-        scenarios=tuple(
-            name for name in EVERY if name not in ("threads", "cpu", "streamed", "agents_10000")
-        ),
         elsewhere=True,
     ),
     Contender(

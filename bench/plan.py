@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import compare, output
-from .contenders import Contender
+from .contenders import BEFORE, Contender
+from .samples import Skip
 from .scenarios import EVERY, FOOTPRINT, IMPORT, SMALL
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def plan(bench: Bench, asked: argparse.Namespace, chosen: Sequence[Contender]) -
         effort = scenario.quick if asked.quick or bench.comparing else scenario.full
         if effort is None:
             print(f"{name}: not in a quick run", file=sys.stderr, flush=True)
+            if bench.comparing:
+                bench.skips.append(Skip(BEFORE, name, "all", "it takes too long for many rounds"))
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         taking = [contender for contender in chosen if contender.takes(name)]

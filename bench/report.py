@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from . import against, compare
 from .contenders import CONTENDERS, KNOWN, OURS
-from .samples import PEERS, Failure, Found, Skip, Spread, Verdict, errors, ratio, verdicts
+from .samples import Failure, Found, Skip, Spread, Verdict, errors, ratio, verdicts
 from .scenarios import EVERY
 
 FLOORS: Final = frozenset(each.name for each in CONTENDERS if each.floor)
@@ -28,7 +28,7 @@ def report(
 ) -> str:
     """Everything as Markdown."""
     parts = [_head(about)]
-    if kept := verdicts(found):
+    if kept := verdicts(found, failures):
         parts.append("## Figures\n\n" + _figures(kept))
     threshold = against.threshold_of(about)
     made = against.changes(found, about)
@@ -41,7 +41,7 @@ def report(
         each.name: {"title": each.title, "units": each.units} for each in EVERY.values()
     } | about.get("scenarios", {})
     for name, each in scenarios.items():
-        refused = [fail for fail in failures if fail.scenario == name and fail.contender in PEERS]
+        refused = [fail for fail in failures if fail.scenario == name]
         if name in found or refused:
             rows = _contenders(found.get(name, {}), each["units"], titles, refused)
             parts.append(f"## {each['title']}\n\n{rows}")
@@ -101,7 +101,7 @@ def _contenders(
 ) -> str:
     """Who took how long: on each event loop in the order of the first metric; last, who failed.
 
-    A peer that failed in one round has no figures for that event loop, whatever the others say.
+    Who failed in one round has no figures for that event loop, whatever the others say.
     """
     failed = {(each.loop, each.contender): each.sentence for each in reversed(refused)}
     rows = []

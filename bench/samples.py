@@ -1,7 +1,7 @@
 """What was measured, put in order: medians over rounds, their spread, ratios, kept figures.
 
-Pure. A ratio is taken within each round, between processes that ran one right after the other, and
-then its median; what disturbs a whole round disturbs both of its sides. Above: `report`, `record`
+Pure. A ratio is taken within each round, and then its median: what disturbs a whole round disturbs
+both of its sides. Above: `report`, `record`
 and the pictures. Below: the contenders and the scenarios.
 """
 
@@ -114,8 +114,9 @@ def ratio(of_metric: dict[str, dict[int, float]], contender: str) -> Spread | No
     return Spread.of(mine[each] / other[each] for each in mine if other.get(each, 0) > 0)
 
 
-def verdicts(found: Found) -> list[Verdict]:
-    """Every figure for which there are samples."""
+def verdicts(found: Found, failures: Iterable[Failure] = ()) -> list[Verdict]:
+    """Every figure for which there are samples; where a check failed, that is its word."""
+    refused = {fail.cell for fail in failures}
     made = []
     for scenario in EVERY.values():
         for figure in scenario.figures:
@@ -128,22 +129,26 @@ def verdicts(found: Found) -> list[Verdict]:
                 unit = scenario.units[figure.metric]
                 floor = Spread.of(of_metric.get(FLOOR, {}).values())
                 must_be = f"<= {figure.most:g}{' x floor' if figure.ratio else f' {unit}'}".rstrip()
-                value = (None if times is None else times.median) if figure.ratio else ours.median
-                word = _word(figure, value)
+                word = _word(figure, times if figure.ratio else ours)
+                if (OURS, scenario.name, loop) in refused:
+                    word = "FAIL: a check failed"
+                elif figure.ratio and (FLOOR, scenario.name, loop) in refused:
+                    word = "no floor that passed its check"
                 made.append(
                     Verdict(scenario.name, figure.metric, loop, ours, floor, times, must_be, word)
                 )
     return made
 
 
-def _word(figure: Figure, value: float | None) -> str:
+def _word(figure: Figure, value: Spread | None) -> str:
     if value is None:
         return "no floor in this run"
-    if value > figure.most:
-        return "FAIL"
-    if figure.strive is not None and value > figure.strive:
+    word = "FAIL" if value.median > figure.most else "pass"
+    if value.low <= figure.most < value.high:
+        return f"{word}, not in every round"
+    if word == "pass" and figure.strive is not None and value.median > figure.strive:
         return f"pass (short of {figure.strive:g})"
-    return "pass"
+    return word
 
 
 def errors(failures: Iterable[Failure]) -> list[Failure]:

@@ -17,7 +17,7 @@ import pytest
 from bench import against, base, compare, output, processes
 from bench import run as bench_run
 from bench.compare import FASTER, REGRESSION, SAME, UNCLEAR, Change, changes
-from bench.contenders import BEFORE, OURS
+from bench.contenders import BEFORE, EVERY, OURS
 from bench.samples import Sample, summary
 from bench.scenarios import SCENARIOS
 
@@ -260,6 +260,21 @@ def test_what_the_other_commit_cannot_do_is_skipped_with_its_reason(
     # And nobody waits for rounds that have nothing to be compared with.
     assert machine.measured.count((BEFORE, "cancel", "trio")) == 1
     assert machine.measured.count((OURS, "cancel", "trio")) <= 1
+
+
+@pytest.mark.usefixtures("installed")
+def test_whatever_is_not_too_long_is_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine()
+    monkeypatch.setattr(processes, "run", machine)
+    # Those that ask for no event loop are measured in another way.
+    chosen = [name for name in EVERY if name in SCENARIOS]
+    assert bench_run.main(["--compare", "abc", "--loop", "asyncio", "--scenario", *chosen]) == 0
+    compared = {scenario for name, scenario, _ in machine.measured if name == BEFORE}
+    assert set(chosen) - compared == {"agents_10000"}
+    told = capsys.readouterr().out
+    assert "* turnscope_before, agents_10000, all: it takes too long for many rounds" in told
 
 
 @pytest.mark.usefixtures("installed")

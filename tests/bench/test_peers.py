@@ -295,15 +295,16 @@ def test_a_table_stands_in_the_order_of_its_first_metric() -> None:
     ]
 
 
-def test_a_peer_that_failed_once_has_no_figures_there() -> None:
+@pytest.mark.parametrize(("name", "title"), [(PEER, PEERS[0].title), (OURS, "turnscope")])
+def test_who_failed_once_has_no_figures_there(name: str, title: str) -> None:
     sentence = "the turn swallowed the cancellation"
-    broken = Failure(PEER, "cancel", "asyncio", 1, sentence)
-    elsewhere = Sample(PEER, "cancel", "uvloop", 0, {"until quiet": 5.0})
-    them = rows([cancelled(PEER, 1.0), cancelled(FLOOR, 3.0), elsewhere], [broken])
+    broken = Failure(name, "cancel", "asyncio", 1, sentence)
+    elsewhere = Sample(name, "cancel", "uvloop", 0, {"until quiet": 5.0})
+    them = rows([cancelled(name, 1.0), cancelled(FLOOR, 3.0), elsewhere], [broken])
     assert [row[1:4] for row in them] == [
         ["asyncio", "bare AnyIO task group (floor)", "3 us"],
-        ["asyncio", PEERS[0].title, f"failed: {sentence}"],
-        ["uvloop", PEERS[0].title, "5 us"],
+        ["asyncio", title, f"failed: {sentence}"],
+        ["uvloop", title, "5 us"],
     ]
     assert set(them[1][4:]) == {""}
 

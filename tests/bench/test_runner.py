@@ -18,7 +18,7 @@ from bench.checks import CheckFailed
 from bench.contenders import BEFORE, CONTENDERS, FLOOR, OURS
 from bench.measure import check_no_children
 from bench.report import report
-from bench.samples import Sample, summary, verdicts
+from bench.samples import Failure, Sample, summary, verdicts
 from bench.scenarios import EVERY, FOOTPRINT, IMPORT, SCENARIOS, SMALL
 
 
@@ -95,6 +95,36 @@ def test_a_ratio_is_taken_within_its_round(times: float, word: str) -> None:
     assert verdict.word == word
     assert verdict.ratio is not None
     assert verdict.ratio.high == pytest.approx(verdict.ratio.low) == pytest.approx(times)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "word"),
+    [
+        ([1.4, 1.4, 2.5], "pass, not in every round"),
+        ([1.4, 2.1, 2.5], "FAIL, not in every round"),
+        ([2.0, 2.0, 2.0], "pass (short of 1.5)"),
+    ],
+)
+def test_a_spread_that_straddles_its_bound_is_told(rounds: list[float], word: str) -> None:
+    assert [each.word for each in verdicts(summary(noop(rounds)))] == [word]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [(OURS, "FAIL: a check failed"), (FLOOR, "no floor that passed its check"), (BEFORE, "pass")],
+)
+def test_a_figure_is_not_kept_by_who_failed_a_check(name: str, word: str) -> None:
+    broken = Failure(name, "noop", "trio", 1, "a value was lost")
+    assert [each.word for each in verdicts(summary(noop([1.0, 1.0])), [broken])] == [word]
+
+
+def noop(times: list[float]) -> list[Sample]:
+    """Rounds in which a further call takes so many times as long as that of the floor."""
+    return [
+        Sample(name, "noop", "trio", round_, {"further call, to 512": value})
+        for round_, each in enumerate(times)
+        for name, value in ((FLOOR, 1.0), (OURS, each))
+    ]
 
 
 def test_a_change_is_measured_against_before_in_its_round() -> None:
