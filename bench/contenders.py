@@ -127,7 +127,6 @@ CONTENDERS: Final = (
         peer=True,
         requirements=("openai-agents>=0.24",),
         lacks={
-            "conflict": "no order between the calls of a turn",
             "agents_10000": MINUTES,
         },
     ),
@@ -160,7 +159,6 @@ CONTENDERS: Final = (
         requirements=("langchain>=1.2", "langgraph>=1.2"),
         lacks={
             "hang": "no timeout of a tool",
-            "conflict": "no order between the calls of a turn",
             "agents_10000": MINUTES,
         },
     ),
@@ -175,7 +173,6 @@ CONTENDERS: Final = (
             "threads": "its tools must be asynchronous",
             "cpu": "its tools must be asynchronous",
             "hang": "no timeout of a tool",
-            "limits": "no cap on the calls of a tool that run at once",
             "consumer": "no stream of the events of a run",
             "agents_10000": MINUTES,
         },

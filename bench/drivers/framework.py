@@ -10,12 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
-from bench.tools import Call, Conversation
+from bench.tools import Call, Conversation, Tool
 
 T = TypeVar("T")
 """What a framework keeps its tools in."""
 
 Inner: TypeAlias = Callable[[int], Awaitable[list[object]]]
+
+
+def cap(tools: Sequence[Tool]) -> int | None:
+    """How many calls of a run may work at once, where that is all that a framework can be told."""
+    caps = (1 if tool.key is not None else tool.at_most for tool in tools)
+    return min((each for each in caps if each is not None), default=None)
 
 
 class Runs(ABC, Generic[T]):

@@ -2,7 +2,8 @@
 
 Its agents need the sample of an evaluation about them; these two, of which they are made, do not. A
 ``ModelAPI`` of ours stands in the model's place. Tools must be asynchronous, and may run beside
-others, as their author says by ``parallel``; not those with a key: its only order is a barrier.
+others, as their author says by ``parallel``; not those with a key: its only order is a barrier. A
+cap is its ``concurrency``, which its users write into a tool.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import Any
 
 from inspect_ai.log._transcript import Transcript, init_transcript
@@ -28,6 +30,7 @@ from inspect_ai.model import (
     modelapi,
 )
 from inspect_ai.tool import ToolCall, ToolDef
+from inspect_ai.util import concurrency
 
 from bench.tools import Call, Conversation, Tool
 
@@ -46,7 +49,7 @@ class Session:
     def __init__(self, tools: Sequence[Tool]) -> None:
         os.environ["INSPECT_DISPLAY"] = "none"
         self._tools = [
-            definition(tool.fn, tool.name, ("n",), parallel=tool.key is None) for tool in tools
+            definition(capped(tool), tool.name, ("n",), parallel=tool.key is None) for tool in tools
         ]
 
     def prepare(self, calls: Sequence[Call]) -> list[ChatMessage]:
@@ -108,6 +111,19 @@ def definition(
     """*fn* as a tool; the framework asks for a description of each parameter."""
     about = dict.fromkeys(parameters, "a number")
     return ToolDef(fn, name, "Do the work.", about, parallel=parallel)
+
+
+def capped(tool: Tool) -> Callable[..., Any]:
+    """The function of *tool*, of which so many calls run at once as it says."""
+    if tool.at_most is None:
+        return tool.fn
+
+    @wraps(tool.fn)
+    async def within(*args: Any, **kwargs: Any) -> Any:
+        async with concurrency(tool.name, tool.at_most):
+            return await tool.fn(*args, **kwargs)
+
+    return within
 
 
 def message(calls: Sequence[Call]) -> ChatMessageAssistant:

@@ -1,7 +1,8 @@
 """langgraph as langchain's ``create_agent`` builds it: each call is a task of the graph.
 
 It has no turn of its own: `turn` is a run whose model answers once with the calls, and then with a
-word. The rest is that of `langgraph_toolnode`. A tool's cap on its calls is the run's.
+word. The rest is that of `langgraph_toolnode`. A tool's cap on its calls is the run's; a key is a
+cap of one, for then the calls run in their order.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from langchain_core.tools import StructuredTool
 from bench.tools import Call, Tool
 
 from . import langgraph_toolnode as toolnode
+from .framework import cap
 from .langgraph_toolnode import Graph, Script, Talk
 
 
@@ -22,8 +24,8 @@ class Session(toolnode.Session):
     """An agent, made once; each run brings what its model answers."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        caps = [tool.at_most for tool in tools if tool.at_most is not None]
-        super().__init__(tools, **({"max_concurrency": min(caps)} if caps else {}))
+        at_most = cap(tools)
+        super().__init__(tools, **({} if at_most is None else {"max_concurrency": at_most}))
 
     def graph(self, tools: Sequence[StructuredTool]) -> Graph:
         """The loop of model and tools."""

@@ -1,7 +1,8 @@
 """openai-agents: its ``Runner`` on an agent of its own, and a ``Model`` that streams what is asked.
 
 It has no turn of its own: `turn` is a run whose model answers once with the calls, and then with a
-word. Tracing is off, so that nothing leaves the process. A tool's cap on its calls is the run's.
+word. Tracing is off, so that nothing leaves the process. A tool's cap on its calls is the run's; a
+key is a cap of one, for then the calls run in their order.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from openai.types.responses import (
 from bench.tools import Call, Conversation, Tool, lasts
 
 from .bare import Stub, unheard, values_of
-from .framework import Inner, Runs
+from .framework import Inner, Runs, cap
 
 Item = ResponseFunctionToolCall | ResponseOutputMessage
 Talk = tuple[list[Any], Conversation]
@@ -49,12 +50,9 @@ class Session(Runs[list[Any]]):
     def __init__(self, tools: Sequence[Tool]) -> None:
         set_tracing_disabled(True)
         super().__init__([function(tool) for tool in tools])
-        caps = [tool.at_most for tool in tools if tool.at_most is not None]
         self._config = RunConfig(
             tracing_disabled=True,
-            tool_execution=ToolExecutionConfig(
-                max_function_tool_concurrency=min(caps, default=None)
-            ),
+            tool_execution=ToolExecutionConfig(max_function_tool_concurrency=cap(tools)),
         )
 
     def of_one(self, inner: Inner) -> list[Any]:
