@@ -213,5 +213,5 @@ CONTENDERS: Final = (
 FLOOR: Final = "anyio_group"
 OURS: Final = "turnscope_kernel"
 BEFORE: Final = "turnscope_before"
-KNOWN: Final = "import anyio, anyio.lowlevel, attrs, typing_extensions"
+KNOWN: Final = "import anyio, attrs"
 """What turnscope is built on: the modules that come with these need no explaining."""
