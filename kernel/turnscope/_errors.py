@@ -26,7 +26,7 @@ Below this file: nothing. It knows the words of the other rooms, but imports non
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from ._calls import ToolResult
@@ -42,12 +42,18 @@ class TurnscopeError(Exception):
     # An exception is copied and unpickled by a call of its class with `args`: here these are the
     # sentence, and a class is called with the facts.
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (type(self), self.args), self.__dict__
+        _, args, *more = cast("tuple[Any, ...]", super().__reduce__())
+        facts: dict[str, Any] = dict(*more)
+        state = object.__getstate__(self)
+        if isinstance(state, tuple):  # of a class that has slots, too
+            facts |= cast("tuple[Any, dict[str, Any]]", state)[1]
+        return _remade, (type(self), args), facts
 
 
 def _remade(kind: type[TurnscopeError], args: tuple[Any, ...]) -> TurnscopeError:
     error = kind.__new__(kind, *args)
-    error.args = args  # TimeoutError leaves them to __init__, if a class has its own
+    if isinstance(error, OSError):  # as TimeoutError; of a class with an __init__, that reads them
+        OSError.__init__(error, *args)
     return error
 
 

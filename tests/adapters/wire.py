@@ -98,6 +98,9 @@ class Wire:
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._server)) as server:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536
+            )  # `sent` is not held here
             gone = threading.Event()
             asking = threading.Thread(target=_pass_on, args=[client, server, gone], daemon=True)
             asking.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,9 @@ ERRORS: list[TurnscopeError] = [
 ]
 
 
+AGAIN = [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
+
+
 def test_every_error_is_in_one_tree() -> None:
     for kind in (UnknownTool, InvalidArguments, NotSerialisable, NotStarted, CallCancelled):
         assert issubclass(kind, CallError)
@@ -67,9 +71,7 @@ def test_every_error_is_looked_at() -> None:
     assert {type(error) for error in ERRORS} == errors
 
 
-@pytest.mark.parametrize(
-    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
-)
+@pytest.mark.parametrize("again", AGAIN)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_that_was_copied_says_the_same(
     error: TurnscopeError, again: Callable[[TurnscopeError], TurnscopeError]
@@ -81,6 +83,36 @@ def test_an_error_that_was_copied_says_the_same(
     assert (str(other), other.args) == (str(error), error.args)
     assert repr(vars(other)) == repr(vars(error))
     assert other.history == error.history
+
+
+class Slotted(ModelError):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused: {code}", status=400)
+        self.code = code
+
+
+class OfSystem(TurnscopeError, OSError):
+    def __init__(self, errno: int) -> None:
+        super().__init__(errno, "words of the system")
+
+
+class OfImport(TurnscopeError, ImportError): ...
+
+
+@pytest.mark.parametrize("again", AGAIN)
+def test_an_error_of_ones_own_keeps_what_its_bases_and_slots_hold(
+    again: Callable[[TurnscopeError], Any],
+) -> None:
+    slotted = again(Slotted(7))
+    assert (str(slotted), slotted.code, slotted.status) == ("refused: 7", 7, 400)
+    system = again(OfSystem(5))
+    assert (system.errno, str(system)) == (5, "[Errno 5] words of the system")
+    late = again(DeadlineExceeded(110, "late", "file"))
+    assert (late.errno, late.filename, str(late)) == (110, "file", "[Errno 110] late: 'file'")
+    missing = again(OfImport("no module", name="where"))
+    assert (str(missing), missing.name) == ("no module", "where")
 
 
 def test_the_words_of_a_cancelled_call_are_its_reason() -> None:
