@@ -18,6 +18,10 @@ class CheckFailed(Exception):
     """A contender did not do the work that it was timed for."""
 
 
+class Unseen(Exception):
+    """What is to be measured cannot be seen on this machine."""
+
+
 def check_values(expected: Sequence[object], values: Sequence[object]) -> None:
     """Every call gave its value, in call order."""
     if len(values) != len(expected):

@@ -110,7 +110,7 @@ CONTENDERS: Final = (
         peer=True,
         requirements=("pydantic-ai-slim>=2.68",),
         lacks={
-            "limits": "no cap on the calls of a tool that run at once",
+            "limits": "its limiter is for agents and models, not for tools",
             "agents_10000": MINUTES,
         },
     ),

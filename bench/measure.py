@@ -37,7 +37,7 @@ def measured(driver: str, chosen: Scenario, loop: str, effort: Effort) -> dict[s
     """As `main`, for a scenario of any size."""
     import anyio
 
-    from bench.checks import CheckFailed
+    from bench.checks import CheckFailed, Unseen
     from bench.cores import narrow
     from bench.scenarios import run
 
@@ -55,6 +55,8 @@ def measured(driver: str, chosen: Scenario, loop: str, effort: Effort) -> dict[s
         check_no_children()
     except CheckFailed as exc:
         return {"failed": str(exc)}
+    except Unseen as exc:
+        return {"skipped": str(exc)}
     return {"metrics": metrics}
 
 

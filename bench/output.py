@@ -123,7 +123,7 @@ def tell(record: Record, asked: Namespace) -> int:
     """Print the tables, write what else was asked for, and judge: 1 if something failed, else 0."""
     if asked.source is not None and asked.threshold is not None and "compare" in record.about:
         record.about["compare"]["threshold"] = asked.threshold / 100
-    found = summary(record.samples)
+    found = summary(record.samples, record.failures, record.skips)
     print(report(record.about, found, record.failures, record.skips, record.modules))
     if asked.json is not None:
         write(record, asked.json)

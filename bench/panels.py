@@ -125,7 +125,7 @@ def panels(record: Record, only: Sequence[str] | None = None) -> list[Panel]:
 
 def _panel(record: Record, name: str, about: Mapping[str, Any]) -> Panel:
     metric = about["headline"]
-    by_loop = summary(record.samples).get(name, {})
+    by_loop = summary(record.samples, record.failures, record.skips).get(name, {})
     refused = {
         (each.contender, each.loop): each.sentence
         for each in reversed(record.failures)  # the first of them is kept

@@ -17,7 +17,7 @@ from typing import Any, Final
 import anyio
 
 from . import tools
-from .checks import CheckFailed, check_ended
+from .checks import CheckFailed, Unseen, check_ended
 from .cores import cpus
 from .drivers import Session
 from .turns import Effort, Figure, Metrics, Scenario, calls_of, repeated, timed
@@ -110,6 +110,8 @@ class Cpu(Scenario):
     n = 4
     cores = 2
     TURNS: Final = 3
+    PACE: Final = 8_000_000
+    """How many rounds make a second, more or less: it is not measured, so that all do the same."""
     units: Final = {
         "wall": "ms",
         "wall over ideal": "",
@@ -123,12 +125,14 @@ class Cpu(Scenario):
 
     async def measure(self, session: Session, effort: Effort) -> Metrics:
         """Measure warm turns, and before each of them the same calls alone, one after the other."""
-        rounds = 1000
-        while (alone := self._alone([0], rounds)[1].wall) < effort.seconds / 4:
-            rounds *= 2
-        rounds = max(1, round(rounds * effort.seconds / alone))
-        # The first turn is as long as the rest, so that every worker is up and has worked.
-        _, *turns = [await self._turn(session, turn, rounds) for turn in range(self.TURNS + 1)]
+        rounds = round(self.PACE * effort.seconds)
+        # Who works on after a turn may yet write there.
+        with TemporaryDirectory(ignore_cleanup_errors=True) as ledger:
+            # The first turn is as long as the rest, so that every worker is up and has worked.
+            _, *turns = [
+                await self._turn(session, turn, rounds, ledger) for turn in range(self.TURNS + 1)
+            ]
+            _told(range((self.TURNS + 1) * self.n), ledger)  # also what came after its turn
         cores = min(cpus(), self.n)
         return {
             "wall": median(together.wall for together, _ in turns) * 1e3,
@@ -141,35 +145,39 @@ class Cpu(Scenario):
             ),
         }
 
-    async def _turn(self, session: Session, turn: int, rounds: int) -> tuple[Computed, Computed]:
+    async def _turn(
+        self, session: Session, turn: int, rounds: int, ledger: str
+    ) -> tuple[Computed, Computed]:
         """One turn, and the same calls alone. Each turn has seeds of its own."""
         seeds = range(turn * self.n, (turn + 1) * self.n)
-        expected, alone = self._alone(seeds, rounds)
-        # Who works on after the turn is told by the checks, not by a folder that is not empty.
-        with TemporaryDirectory(ignore_cleanup_errors=True) as ledger:
-            arguments = [{"seed": seed, "rounds": rounds, "ledger": ledger} for seed in seeds]
-            prepared = session.prepare(calls_of(tools.BURN_TOOL, arguments))
-            wall = await timed(session, prepared, expected, first=turn == 0)
-            return _computed(wall, seeds, ledger), alone
-
-    def _alone(self, seeds: Sequence[int], rounds: int) -> tuple[list[int], Computed]:
-        with TemporaryDirectory() as ledger:
+        with TemporaryDirectory() as of_those_alone:
             started = perf_counter()
-            values = [tools.burn(seed, rounds, ledger) for seed in seeds]
-            return values, _computed(perf_counter() - started, seeds, ledger)
+            expected = [tools.burn(seed, rounds, of_those_alone) for seed in seeds]
+            alone = _computed(perf_counter() - started, seeds, of_those_alone)
+        arguments = [{"seed": seed, "rounds": rounds, "ledger": ledger} for seed in seeds]
+        prepared = session.prepare(calls_of(tools.BURN_TOOL, arguments))
+        wall = await timed(session, prepared, expected, first=turn == 0)
+        return _computed(wall, seeds, ledger), alone
+
+
+def _told(seeds: Sequence[int], ledger: str) -> list[float]:
+    """The CPU time of each body of *seeds*, in the order in which they began.
+
+    Raises CheckFailed unless each has run to its end, once.
+    """
+    files = [Path(ledger, str(seed)) for seed in seeds]
+    told = [file.read_text().splitlines() if file.exists() else [] for file in files]
+    if any(len(lines) != 1 for lines in told):
+        raise CheckFailed(f"{sum(map(len, told))} bodies ended, for {len(seeds)} calls")
+    return [used for _, used in sorted(tuple(map(float, line.split())) for (line,) in told)]
 
 
 def _computed(wall: float, seeds: Sequence[int], ledger: str) -> Computed:
     """What the bodies of *seeds* say in *ledger*. Raises CheckFailed if that cannot be."""
-    told = {file.name: file.read_text().splitlines() for file in Path(ledger).iterdir()}
-    if told.keys() != set(map(str, seeds)) or any(len(lines) > 1 for lines in told.values()):
-        ended = sum(map(len, told.values()))
-        raise CheckFailed(f"{ended} bodies ended, of {len(told)} calls, for {len(seeds)}")
-    in_order = sorted(tuple(map(float, line.split())) for (line,) in told.values())
-    works = [used for _, used in in_order]
+    works = _told(seeds, ledger)
     cores = min(cpus(), len(works))
     if not sum(works):
-        raise CheckFailed("the clock of CPU time is too coarse here for such short bodies")
+        raise Unseen("the clock of CPU time is too coarse for such short bodies")
     if wall < 0.9 * sum(works) / cores:  # 0.9: it is another clock
         raise CheckFailed(f"{sum(works):.3f} s of work on {cores} cores were done in {wall:.3f} s")
     return Computed(wall, shared(works, cores), sum(works))

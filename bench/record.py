@@ -53,11 +53,12 @@ class Record:
 
 def write(record: Record, path: Path) -> None:
     """Write *record* to *path*, as JSON."""
+    found = summary(record.samples, record.failures, record.skips)
     data = {
         "format": FORMAT,
         "version": VERSION,
         **record.about,
-        "verdicts": [asdict(verdict) for verdict in verdicts(summary(record.samples))],
+        "verdicts": [asdict(verdict) for verdict in verdicts(found, record.failures)],
         "failures": [asdict(failure) for failure in record.failures],
         "skips": [asdict(skip) for skip in record.skips],
         "modules": record.modules,

@@ -84,7 +84,7 @@ def _figures(kept: Sequence[Verdict]) -> str:
                 f"{each.scenario}: {each.metric}",
                 "" if each.loop == "none" else each.loop,
                 "" if each.floor is None else _value(each.floor.median, unit),
-                _value(each.ours.median, unit),
+                "" if each.ours is None else _value(each.ours.median, unit),
                 _times(each.ratio),
                 each.must_be,
                 each.word,

@@ -84,7 +84,7 @@ class Verdict:
     scenario: str
     metric: str
     loop: str
-    ours: Spread
+    ours: Spread | None
     floor: Spread | None
     ratio: Spread | None
     must_be: str
@@ -95,12 +95,17 @@ class Verdict:
 Found = dict[str, dict[str, dict[str, dict[str, dict[int, float]]]]]
 
 
-def summary(samples: Iterable[Sample]) -> Found:
-    """Put samples in their places."""
+def summary(
+    samples: Iterable[Sample], failures: Iterable[Failure] = (), skips: Iterable[Skip] = ()
+) -> Found:
+    """Put samples in their places. Who failed in a round, or was left out, has none there."""
+    without = {each.cell for each in (*failures, *skips)}
     found: Found = defaultdict(
         lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(dict[int, float])))
     )
     for sample in samples:
+        if (sample.contender, sample.scenario, sample.loop) in without:
+            continue
         for metric, value in sample.metrics.items():
             of_metric = found[sample.scenario][sample.loop][metric]
             of_metric[sample.contender][sample.round] = value
@@ -115,22 +120,24 @@ def ratio(of_metric: dict[str, dict[int, float]], contender: str) -> Spread | No
 
 
 def verdicts(found: Found, failures: Iterable[Failure] = ()) -> list[Verdict]:
-    """Every figure for which there are samples; where a check failed, that is its word."""
+    """Every figure for which there are samples, or would be if no check had failed."""
     refused = {fail.cell for fail in failures}
     made = []
     for scenario in EVERY.values():
         for figure in scenario.figures:
-            for loop, metrics in found.get(scenario.name, {}).items():
-                of_metric = metrics.get(figure.metric, {})
+            loops = found.get(scenario.name, {})
+            failed = [loop for who, name, loop in refused if (who, name) == (OURS, scenario.name)]
+            for loop in dict.fromkeys((*loops, *sorted(failed))):
+                of_metric = loops.get(loop, {}).get(figure.metric, {})
                 ours = Spread.of(of_metric.get(OURS, {}).values())
                 times = ratio(of_metric, OURS)
-                if ours is None:
+                if ours is None and loop not in failed:
                     continue
                 unit = scenario.units[figure.metric]
                 floor = Spread.of(of_metric.get(FLOOR, {}).values())
                 must_be = f"<= {figure.most:g}{' x floor' if figure.ratio else f' {unit}'}".rstrip()
                 word = _word(figure, times if figure.ratio else ours)
-                if (OURS, scenario.name, loop) in refused:
+                if loop in failed:
                     word = "FAIL: a check failed"
                 elif figure.ratio and (FLOOR, scenario.name, loop) in refused:
                     word = "no floor that passed its check"

@@ -182,7 +182,7 @@ def block(n: int) -> int:
 
 
 def burn(seed: int, rounds: int, ledger: str) -> int:
-    """Compute in pure Python, step by step; no value helps to guess that of another seed.
+    """Compute in pure Python, step by step. What it leaves shows that it was done, not its value.
 
     ledger: the folder in which this body leaves a line, in a file named by the seed: when it began,
     and what it took of its thread's CPU time, in seconds. What a process keeps in lists is not seen

@@ -28,7 +28,7 @@ class Session(anyio_group.Session):
     def __init__(self, tools: Sequence[Tool], turn: Turn, group: Any) -> None:
         super().__init__(tools, cpus=1)
         self.group = group
-        self.known: Sequence[object] = []
+        self.known: Sequence[Any] = []
         self._turn = turn
 
     async def turn(self, prepared: Prepared) -> Sequence[object]:

@@ -62,6 +62,18 @@ def test_from_a_file_the_tables_are_told_anew_and_nothing_is_measured(
     assert capsys.readouterr().out == told
 
 
+def test_a_file_keeps_no_figure_of_who_failed_a_check(tmp_path: Path) -> None:
+    kept = record()
+    kept.failures = [Failure(OURS, "noop", "trio", 1, "a value was lost")]
+    write(kept, tmp_path / "run.json")
+    words = {
+        each["word"]
+        for each in json.loads((tmp_path / "run.json").read_text())["verdicts"]
+        if (each["scenario"], each["loop"]) == ("noop", "trio")
+    }
+    assert words == {"FAIL: a check failed"}
+
+
 def test_a_file_says_what_was_measured_how_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from bench import memory, places, tools
-from bench.checks import CheckFailed
+from bench.checks import CheckFailed, Unseen
 from bench.drivers import anyio_group, turnscope_kernel, turnscope_observed
 from bench.drivers.anyio_group import Prepared
 from bench.failing import Hang
@@ -134,6 +135,14 @@ async def reckons(session: Session, calls: Prepared) -> Sequence[object]:
         return [tools.burn(kwargs["seed"], kwargs["rounds"], elsewhere) for _, kwargs, _ in calls]
 
 
+async def runs_one_later(session: Session, calls: Prepared) -> Sequence[object]:
+    """Run the last body of the turn before once more; all of that turn has been looked at."""
+    if session.known:
+        await session.honest([session.known[-1]])
+    session.known = calls
+    return await session.honest(calls)
+
+
 async def says_too_much(session: Session, calls: Prepared) -> Sequence[object]:
     values = await reckons(session, calls)
     for _, kwargs, _ in calls:
@@ -141,19 +150,12 @@ async def says_too_much(session: Session, calls: Prepared) -> Sequence[object]:
     return values
 
 
-async def says_nothing(session: Session, calls: Prepared) -> Sequence[object]:
-    values = await reckons(session, calls)
-    for _, kwargs, _ in calls:
-        Path(kwargs["ledger"], str(kwargs["seed"])).write_text("1.0 0.0\n")
-    return values
-
-
 @pytest.mark.parametrize(
     ("cheat", "sentence"),
     [
-        (reckons, "0 bodies ended, of 0 calls, for 4"),
+        (reckons, "0 bodies ended, for 4 calls"),
         (says_too_much, r"240\.000 s of work on 2 cores were done in \d"),
-        (says_nothing, "too coarse"),
+        (runs_one_later, "19 bodies ended, for 16 calls"),
     ],
 )
 def test_bodies_that_did_not_work_have_no_figures(
@@ -162,6 +164,15 @@ def test_bodies_that_did_not_work_have_no_figures(
     monkeypatch.setattr(places, "cpus", lambda: 2)
     with pytest.raises(CheckFailed, match=sentence):
         measured(any_loop, "cpu", cheat)
+
+
+def test_where_cpu_time_is_too_coarse_nothing_is_measured(
+    any_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = SimpleNamespace(perf_counter=time.perf_counter, thread_time=lambda: 1.0)
+    monkeypatch.setattr(tools, "time", clocks)
+    with pytest.raises(Unseen, match="the clock of CPU time is too coarse"):
+        measured(any_loop, "cpu")
 
 
 def test_to_compute_one_by_one_is_right_and_shows_in_its_figure(
