@@ -1,8 +1,7 @@
 """What was measured, put in order: medians over rounds, their spread, ratios, kept figures.
 
 Pure. A ratio is taken within each round, and then its median: what disturbs a whole round disturbs
-both of its sides. Above: `report`, `record`
-and the pictures. Below: the contenders and the scenarios.
+both of its sides. Above: `report`, `record` and the pictures. Below: contenders and scenarios.
 """
 
 from __future__ import annotations

@@ -66,12 +66,12 @@ def test_a_file_keeps_no_figure_of_who_failed_a_check(tmp_path: Path) -> None:
     kept = record()
     kept.failures = [Failure(OURS, "noop", "trio", 1, "a value was lost")]
     write(kept, tmp_path / "run.json")
-    words = {
-        each["word"]
+    told = {
+        (each["word"], each["ours"], each["ratio"])
         for each in json.loads((tmp_path / "run.json").read_text())["verdicts"]
         if (each["scenario"], each["loop"]) == ("noop", "trio")
     }
-    assert words == {"FAIL: a check failed"}
+    assert told == {("FAIL: a check failed", None, None)}
 
 
 def test_a_file_says_what_was_measured_how_and_where(

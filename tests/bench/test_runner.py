@@ -18,7 +18,7 @@ from bench.checks import CheckFailed
 from bench.contenders import BEFORE, CONTENDERS, FLOOR, OURS
 from bench.measure import check_no_children
 from bench.report import report
-from bench.samples import Failure, Sample, summary, verdicts
+from bench.samples import Failure, Sample, Skip, summary, verdicts
 from bench.scenarios import EVERY, FOOTPRINT, IMPORT, SCENARIOS, SMALL
 
 
@@ -120,6 +120,14 @@ def test_a_figure_is_not_kept_by_who_failed_a_check(name: str, word: str) -> Non
     assert told == [word]
     if name == OURS:  # also those of which nothing is known
         assert len(verdicts(found, broken)) == len(SCENARIOS["noop"].figures)
+
+
+def test_what_was_measured_of_who_was_refused_or_left_out_is_nowhere() -> None:
+    samples = [*noop([1.0, 2.0]), Sample(BEFORE, "noop", "trio", 0, {"turn of 1": 1.0})]
+    broken = [Failure(FLOOR, "noop", "trio", 1, "a value was lost")]
+    late = [Skip(BEFORE, "noop", "trio", "a value was lost there")]
+    found = summary(samples, broken, late)["noop"]["trio"]
+    assert {name for of_metric in found.values() for name in of_metric} == {OURS}
 
 
 def noop(times: list[float]) -> list[Sample]:
