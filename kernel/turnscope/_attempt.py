@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _outcome
@@ -19,6 +20,7 @@ from ._errors import LimiterLeaked, NotStarted
 from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
+from ._record import frozen
 from ._retrying import Retried, retried
 from ._whole import whole
 
@@ -33,11 +35,7 @@ _HANDED_OVER: Final[dict[str, Any]] = {}
 class Attempt(Retried):
     """One call, whose body may be tried again; slotted, and free of cycles once it has ended."""
 
-    __slots__ = (
-        "claim",
-        "kwargs",
-        "submitted_in",
-    )
+    __slots__ = ("claim", "kwargs", "submitted_in")
 
     provisional = False
     """Whether it may yet be withdrawn, by itself: one that started early, until it counts."""
@@ -51,7 +49,8 @@ class Attempt(Retried):
         route: Route,
         kwargs: dict[str, Any],
     ) -> None:
-        Retried.__init__(self, turn, index, call, tool, route)
+        Retried.__init__(self, turn, index, call, tool)
+        self.route, self.tries = route, None
         self.kwargs = kwargs
         self.submitted_in: Context | None = None
         """The context of the submit, for a call that does not start in it."""
@@ -217,13 +216,13 @@ class Attempt(Retried):
             failures = tuple(self.tries.failures)
             self.tries.failures.clear()  # their tracebacks hold this call: a cycle
         leaked = self._holds is not None and self._holds.settle(
-            lambda late: self._really_ended(error, late)
+            partial(self._really_ended, error)  # no lambda: its two cells would be for every call
         )
         content = outcome.content
         if leaked:
             self.ticket.leak()
             content = _outcome.with_leak(content)
-        result = UnfrozenResult(
+        made = UnfrozenResult(
             self._call,
             outcome.status,
             content,
@@ -234,13 +233,13 @@ class Attempt(Retried):
             self.route.place.name,
             leaked,
             failures,
-        ).freeze()
+        )
         self.turn = None
         if self._parking is not None:
             # A block that was left open inside the body, in a generator that is kept, say.
             turn.adopt(self._parking.turns)
         try:
-            self._hand_over(turn, result, outcome)
+            self._hand_over(turn, frozen(made, ToolResult), outcome)
         finally:
             try:
                 if not leaked:

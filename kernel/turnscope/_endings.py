@@ -21,7 +21,8 @@ from ._errors import (
     ToolFailed,
     TurnscopeError,
 )
-from ._messages import Message, ResultMessage, is_blank
+from ._messages import Message, ResultMessage, UnfrozenMessage, is_blank
+from ._record import frozen
 from ._stored import storable
 
 _UNTOLD: Final = _outcome.Cause(Status.CANCELLED, "Ctrl-C came before it was taken in, or settled")
@@ -40,9 +41,8 @@ def messages_of(response: Response, results: Sequence[ToolResult | None]) -> lis
         result = results[index] if index < len(results) else None
         came = _UNTOLD.outcome(call.name) if result is None else result
         content = storable(came.content)
-        messages.append(
-            ResultMessage(id=call.id, name=call.name, status=came.status, content=content)
-        )
+        message = UnfrozenMessage(call.id, call.name, came.status, content)
+        messages.append(frozen(message, ResultMessage))
     return messages
 
 

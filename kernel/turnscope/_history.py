@@ -98,8 +98,9 @@ class History(Sequence[Message]):
                 history._messages, history._ids = self._messages, self._ids
             else:  # another has grown from this one: a conversation that was taken two ways
                 history._messages = self._messages[: self._length]
-                history._ids = dict.fromkeys(_call_ids(history._messages))
-            history._ids.update(dict.fromkeys(_call_ids(messages)))
+                history._ids = {}
+                _note_ids(history._ids, history._messages)
+            _note_ids(history._ids, messages)
             history._messages.extend(messages)
         history._length = self._length + len(messages)
         return history
@@ -109,11 +110,11 @@ class History(Sequence[Message]):
 _growing: Final = threading.Lock()
 
 
-def _call_ids(messages: Iterable[Message]) -> Iterator[str]:
+def _note_ids(ids: dict[str, None], messages: Iterable[Message]) -> None:
     for message in messages:
         if isinstance(message, AssistantMessage):
             for call in message.calls:
-                yield call.id
+                ids[call.id] = None
 
 
 def _checked(messages: Sequence[Message]) -> dict[str, None]:

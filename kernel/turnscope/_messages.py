@@ -69,8 +69,22 @@ class AssistantMessage(Record):
     reasoning: tuple[Reasoning, ...] = ()
 
 
+class UnfrozenMessage(Record):
+    """What is to become a `ResultMessage`, by `frozen`."""
+
+    __slots__ = ("__weakref__", "content", "id", "name", "status")
+
+    def __init__(
+        self, id: str, name: str, status: Status, content: str | tuple[Content, ...]
+    ) -> None:
+        self.id: str = id
+        self.name: str = name
+        self.status: Status = status
+        self.content: str | tuple[Content, ...] = content
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class ResultMessage(Record):
+class ResultMessage(UnfrozenMessage):
     """The one answer to a call, as the model reads it."""
 
     id: str

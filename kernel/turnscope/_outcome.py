@@ -218,6 +218,7 @@ def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
 
     Raises NotSerialisable for what is none of these.
     """
+    tool = call.tool
     shown: object = value  # not by `cast`, which is a call
     if isinstance(value, Content):
         return _cut_parts(call, [value])
@@ -225,7 +226,7 @@ def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
         parts = cast("Sequence[object]", value)
         if all(isinstance(part, Content) for part in parts):
             return _cut_parts(call, cast("Sequence[Content]", parts))
-    text = call.tool.text_of(shown)
+    text = tool._to_text(tool.name, shown)
     return text if len(text) <= call.facts.result_characters else cut(call, text)
 
 

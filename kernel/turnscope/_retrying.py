@@ -16,7 +16,6 @@ import anyio
 
 from . import _raised
 from ._askable import Askable
-from ._calls import ToolCall
 from ._errors import BudgetExceeded, LimiterLeaked, ModelError
 from ._limits import Holder, Ticket
 from ._loop import cancelled_by_stranger
@@ -24,8 +23,7 @@ from ._places import Route
 from ._retry import LONGEST_RETRY_AFTER, Retry, covers, seconds_before_next
 
 if TYPE_CHECKING:
-    from ._supervisor import Supervisor
-    from ._tools import Tool
+    pass
 
 
 class Tries:
@@ -91,14 +89,10 @@ class Retried(Askable):
 
     __slots__ = ("route", "ticket", "tries")
 
-    def __init__(
-        self, turn: Supervisor, index: int, call: ToolCall, tool: Tool[..., Any], route: Route
-    ) -> None:
-        Askable.__init__(self, turn, index, call, tool)
-        self.route = route
-        self.ticket: Ticket
-        self.tries: Tries | None = None
-        """What has failed of it, if it may be tried again."""
+    route: Route
+    ticket: Ticket
+    tries: Tries | None
+    """What has failed of it, if it may be tried again."""
 
     @abstractmethod
     def once(self) -> Coroutine[Any, Any, Any]:

@@ -26,10 +26,13 @@ def is_object(arguments: object) -> bool:
     """Whether *arguments* is the JSON text of an object."""
     if not isinstance(arguments, str):
         return False
+    text = arguments.strip(_BLANK)
     try:
-        return isinstance(_STRICT.decode(arguments), dict)
+        # Not by `decode`, which looks for the blanks by two regular expressions.
+        value, end = _STRICT.raw_decode(text)
     except (ValueError, RecursionError):
         return False
+    return isinstance(value, dict) and end == len(text)
 
 
 def _no_constant(name: str) -> object:
@@ -37,6 +40,7 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
+_BLANK: Final = " \t\n\r"
 # Made once: json.loads with a parse_constant makes a decoder each time, which takes 3 us.
 _STRICT: Final = json.JSONDecoder(parse_constant=_no_constant)
 
@@ -49,7 +53,7 @@ def wrapped(text: str) -> str:
 def storable(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:
     """*content* with its texts made `encodable`."""
     if isinstance(content, str):
-        return encodable(content)
+        return content if content.isascii() else encodable(content)
     return tuple(
         part if part.text is None else attrs.evolve(part, text=encodable(part.text))
         for part in content

@@ -46,7 +46,6 @@ from turnscope import (
     Status,
     _attempt,
     _block,
-    _calls,
     _limits,
     _loop,
     _observers,
@@ -165,13 +164,13 @@ DEAF = Batch(plans=(ThreadPlan("deaf", LONG),) * 2, threads=1, ask=True)
 
 @planted(leaks_are_reported, st.just(DEAF), loop=REAL, examples=1)
 def a_leaked_thread_is_not_reported(patch: pytest.MonkeyPatch) -> None:
-    freeze = _calls.UnfrozenResult.freeze
+    frozen = _attempt.frozen
 
-    def silent(self: Any) -> Any:
-        self.leaked = False
-        return freeze(self)
+    def silent(made: Any, kind: Any) -> Any:
+        made.leaked = False
+        return frozen(made, kind)
 
-    patch.setattr(_calls.UnfrozenResult, "freeze", silent)
+    patch.setattr(_attempt, "frozen", silent)
 
 
 # Bounded cancel.

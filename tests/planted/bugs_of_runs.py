@@ -70,7 +70,7 @@ def one_result_stands_for_all(patch: pytest.MonkeyPatch) -> None:
 
 @planted(valid_history, chats(odd=5))
 def an_id_is_used_twice(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_assemble, "_own_id", lambda given, taken: given or "call")
+    patch.setattr(_assemble, "_own_id", lambda given, ids, taken: given or "call")
 
 
 @planted(valid_history, chats(odd=5, then=4))

@@ -6,7 +6,7 @@ dataclasses, models, dates and paths; attrs classes are added here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Final, cast
 
 import attrs
@@ -30,16 +30,13 @@ def to_text(name: str, value: object) -> str:
             if not text.isascii():
                 text.encode()  # no provider takes lone surrogates
             return text
-        return _json(value, _plain)
+        json = pydantic_core.to_json(value, fallback=_plain, inf_nan_mode="strings")
+        return json.decode()
     except Exception as error:
         _, unknown, culprit = str(error).partition(_UNKNOWN)
         if unknown:
             raise NotSerialisable(name, culprit, "it has no JSON form") from error
         raise NotSerialisable(name, _type_name(type(value)), _reason(error)) from error
-
-
-def _json(value: object, fallback: Callable[[object], object]) -> str:
-    return pydantic_core.to_json(value, fallback=fallback, inf_nan_mode="strings").decode()
 
 
 def _plain(part: object) -> object:
