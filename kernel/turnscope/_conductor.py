@@ -22,7 +22,7 @@ from ._endings import beneath, failed, messages_of, model_error, out_of_time
 from ._errors import BudgetExceeded, InvalidArguments, NotStarted, RunCancelled, TurnscopeError
 from ._history import History
 from ._loop import has_ended
-from ._request import Request
+from ._request import Request, tool_of
 from ._stored import is_object
 from ._supervisor import Supervisor
 from ._whole import whole
@@ -97,10 +97,8 @@ class Conductor:
         parent: Attempt | None,
         feed: Feed | None,
     ) -> None:
-        self.kernel = kernel
-        self.agent = agent
-        self.model = model
-        self._way = way
+        self.kernel, self.agent, self.model = kernel, agent, model
+        self._way = tool_of(agent.retry), way
         self._offer = offer
         self.facts = facts
         self.history = history
@@ -145,12 +143,15 @@ class Conductor:
                 self.facts.tell(RunStarted(**self.facts.event()))
             async with self.facts.loop.anyio.create_task_group() as group:
                 group.cancel_scope.shield, group.cancel_scope.deadline = True, self.deadline
-                while (turn := self._next_turn()) is not None:
-                    await turn.serve(group)
-                    if turn.asked:
-                        break
-                    await turn.rest()
-                    self._commit(turn)
+                # For all requests: each is alone in it, and the run ends if one is interrupted. One
+                # for each took an eighth of the instructions of a turn.
+                with self.facts.loop.anyio.create_cancel_scope() as around:
+                    while (turn := self._next_turn()) is not None:
+                        await turn.serve(group, around)
+                        if turn.asked:
+                            break
+                        await turn.rest()
+                        self._commit(turn)
             if self._turn is not None:
                 self._turn.close()  # it is not, if Ctrl-C landed where its calls were submitted
                 await self._turn.rest()
@@ -180,7 +181,7 @@ class Conductor:
         self.kernel._supervise(turn, in_a_run=True)
         if self._offer.early and self.agent.parallel_tool_calls:  # else those held are overtaken
             self.early = Early(turn, self._offer, self.ledger, self.context)
-        turn.take(Request(turn, self, self._way), leads=True)
+        turn.take(Request(turn, self, *self._way), leads=True)
         return turn
 
     def answered(

@@ -48,7 +48,9 @@ _CALL: Final = ToolCall("", "model_request")
 
 
 @lru_cache(maxsize=64)
-def _tool(retry: Retry | None) -> Tool[..., Any]:
+def tool_of(retry: Retry | None) -> Tool[..., Any]:
+    """What stands for a tool in the requests of a run, which asks once: *retry* is slow to hash."""
+
     # Late, as all that needs a schema: pydantic takes as long to import as all the rest.
     async def model_request() -> None: ...
 
@@ -79,8 +81,10 @@ class Request(Attempt):
 
     __slots__ = ("_asking", "_conductor", "_handed_over", "response")
 
-    def __init__(self, turn: Supervisor, conductor: Conductor, route: Route) -> None:
-        super().__init__(turn, -1, _CALL, _tool(conductor.agent.retry), route, {})
+    def __init__(
+        self, turn: Supervisor, conductor: Conductor, tool: Tool[..., Any], route: Route
+    ) -> None:
+        Attempt.__init__(self, turn, -1, _CALL, tool, route, {})
         self._conductor = conductor
         self._asking: ModelRequest | None = None
         """What is sent, with each attempt the same."""
@@ -100,7 +104,10 @@ class Request(Attempt):
         """One attempt: one stream, read to its end."""
         conductor = self._conductor
         if self._asking is None:
-            self._asking = await self._asked()
+            said = conductor.agent.instructions
+            if callable(said):
+                said = await _said(said, self._context())
+            self._asking = self._asked(said)
         assembler, early, heard = Assembler(), conductor.early, self._hearing()
         if early is not None:
             await early.joined()
@@ -124,6 +131,8 @@ class Request(Attempt):
 
     def _hearing(self) -> Callable[[BaseException | None], None]:
         """Begin an attempt; gives what is to be told how it ended, for a limit that adapts."""
+        if not self.route.limiters:
+            return _nobody
         limiter = next((each for each in self.route.limiters if each.window is not None), None)
         if limiter is None or limiter.window is None:
             return _nobody
@@ -142,25 +151,25 @@ class Request(Attempt):
         """Told that a stream has failed, or was interrupted: what it has brought is void."""
         self._conductor.ledger.add(assembler.usage)
 
-    async def _asked(self) -> ModelRequest:
-        conductor, facts = self._conductor, self.facts
-        agent, instructions = conductor.agent, conductor.agent.instructions
+    def _context(self) -> RunContext[Any]:
+        facts = self.facts
+        return RunContext(
+            deps=facts.deps,
+            run_id=facts.run_id,
+            turn=facts.number,
+            history=self._conductor.history,
+            deadline=facts.deadline,
+        )
+
+    def _asked(self, instructions: str | None) -> ModelRequest:
+        conductor = self._conductor
         tools, output = conductor.asks()
-        if callable(instructions):
-            context = RunContext(
-                deps=facts.deps,
-                run_id=facts.run_id,
-                turn=facts.number,
-                history=conductor.history,
-                deadline=facts.deadline,
-            )
-            instructions = await _said(instructions, context)
         return ModelRequest(
             history=conductor.history,
             instructions=instructions,
             tools=tools,
             output=output,
-            parallel_tool_calls=agent.parallel_tool_calls,
+            parallel_tool_calls=conductor.agent.parallel_tool_calls,
             settings=conductor.settings,
         )
 
@@ -197,6 +206,23 @@ class Request(Attempt):
 
     def is_unsettled(self, turn: Supervisor) -> bool:
         return not self._handed_over
+
+    def _came_to(self, turn: Supervisor, value: Any, error: BaseException | None) -> None:
+        in_time = error is None and not self.told and self.own is None
+        alone = self.tries is None and self._holds is None and self._parking is None
+        if not in_time or not alone or self.facts.loop.now() >= turn.deadline:
+            super()._came_to(turn, value, error)
+            return
+        # As nearly all do: without a result, which nobody would see. Of the 590,000 instructions of
+        # a run without calls, that saves 14,000 (callgrind, Python 3.11).
+        self.turn, self._handed_over = None, True
+        try:
+            self._conductor.answered(turn, self.response, None)
+        finally:
+            try:
+                turn.released(self, None)
+            finally:
+                self.ticket.drop()
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
         error, self._handed_over = outcome.error, True

@@ -26,6 +26,7 @@ from ._parking import Nested
 from ._whole import whole
 
 if TYPE_CHECKING:
+    from anyio import CancelScope
     from anyio.abc import TaskGroup
 
     from ._facts import TurnFacts
@@ -82,8 +83,12 @@ class Supervisor(Asking):
         One that *leads*, taken in before `run`, runs in the turn's own task: another would cost 12
         us of the 90 of a turn. If it has to wait for its limiters, it gets one all the same.
         """
+        if attempt.claim is None:
+            self._unsettled[attempt] = None
+            self.go_on(attempt, leads=leads)
+            return
         self.hold(attempt)
-        self.let_go(attempt, leads=leads)
+        self.let_go(attempt)
 
     def hold(self, attempt: Attempt) -> None:
         """Take a call in, and keep it until `let_go`: it has its place in the queues from here."""
@@ -91,14 +96,14 @@ class Supervisor(Asking):
         if attempt.claim is not None:
             attempt.claim.refusal = attempt.claim.join(leaked_here())
 
-    def let_go(self, attempt: Attempt, *, leads: bool = False) -> None:
+    def let_go(self, attempt: Attempt) -> None:
         """Have a call that was taken in go on to its limiters, now or when its keys are its own.
 
         Or settle it, if it could wait for them for ever.
         """
         claim = attempt.claim
         if claim is None or claim.held:
-            self.go_on(attempt, leads=leads)
+            self.go_on(attempt)
         elif claim.refusal is not None:
             attempt.shut_out(claim.refusal)
         else:
@@ -166,7 +171,7 @@ class Supervisor(Asking):
         finally:
             self.finish()
 
-    async def serve(self, group: TaskGroup) -> None:
+    async def serve(self, group: TaskGroup, around: CancelScope | None = None) -> None:
         """Run the calls in *group*, until it is drained or asked; what was asked ends with it."""
         self._group, self.scope = group, group.cancel_scope
         if self.asked:
@@ -174,11 +179,15 @@ class Supervisor(Asking):
         for attempt in self._pending:
             self.start(attempt)
         self._pending.clear()
-        if self._leader is not None:
+        leader, self._leader = self._leader, None
+        if leader is not None:
             above = current.get()
-            await self._leader.run()
-            self._leader = None
+            # This is awaited in it, and it is inside the group's. The timed need two of their own.
+            leader.inner = None if leader.tool.timed else around
+            await leader.run()
             current.set(above)  # or the context of this task would keep 1 KiB of an ended call
+            if self.asked:
+                return  # what is around may be shielded by now, for a cleanup that has ended
         if (drained := self._undrained()) is not None:
             await self._noted(drained)
 
