@@ -99,7 +99,9 @@ async def leave(
     Ctrl-C comes first, then the caller's cancellation, then, if the block has *raised* nothing,
     what was *fatal* inside.
     """
-    stopped = await join(kernel._loop, inside.done, ask, raised)
+    stopped = None
+    if not inside.done.is_set():
+        stopped = await join(kernel._loop, inside.done, ask, raised)
     if parent is not None:
         parked = await parent.unhost(inside)
         if isinstance(parked, LimiterLeaked):

@@ -44,15 +44,34 @@ class Budget:
 class Ledger:
     """What one run has spent, and the ledger of the run above it."""
 
-    __slots__ = ("_budget", "_calls", "_parent", "_turns", "usage")
+    __slots__ = (
+        "_budget",
+        "_cached",
+        "_calls",
+        "_input",
+        "_output",
+        "_parent",
+        "_reasoned",
+        "_turns",
+    )
 
     def __init__(self, budget: Budget, parent: Ledger | None) -> None:
         self._budget = budget
         self._parent = parent
         self._turns = 0
         self._calls = 0
-        self.usage = Usage()
+        # As numbers: a Usage is asked for once for a run, and added to in each turn.
+        self._input = self._output = self._cached = self._reasoned = 0
+
+    @property
+    def usage(self) -> Usage:
         """Of the run and the runs below it."""
+        return Usage(
+            input_tokens=self._input,
+            output_tokens=self._output,
+            cached_tokens=self._cached,
+            reasoning_tokens=self._reasoned,
+        )
 
     def spend_turn(self) -> BudgetExceeded | None:
         """Take one turn from here to the root; says what is spent, and takes nothing then."""
@@ -95,14 +114,17 @@ class Ledger:
         """Note what a request has used, from here to the root."""
         each: Ledger | None = self
         while each is not None:
-            each.usage += usage
+            each._input += usage.input_tokens
+            each._output += usage.output_tokens
+            each._cached += usage.cached_tokens
+            each._reasoned += usage.reasoning_tokens
             each = each._parent
 
     def overspent(self) -> BudgetExceeded | None:
         """What is spent of the tokens, here or above; None if there are some left."""
         each: Ledger | None = self
         while each is not None:
-            if each.usage.tokens >= each._budget.tokens:
+            if each._input + each._output >= each._budget.tokens:
                 return BudgetExceeded("tokens", each._budget.tokens)
             each = each._parent
         return None

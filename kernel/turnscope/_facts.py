@@ -31,8 +31,9 @@ class Names:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
-# Frozen from outside only, as `ToolResult` is: there is one for each turn.
-@attrs.define(kw_only=True, eq=False, repr=False, on_setattr=attrs.setters.frozen)
+# Not frozen, since nobody outside sees one, and there is one for each turn: attrs sets each field
+# of a frozen class by a call, 17,000 instructions in place of 8,000 (callgrind, Python 3.11).
+@attrs.define(kw_only=True, eq=False, repr=False)
 class TurnFacts:
     """What the calls of a turn may know of it, also after they have ended."""
 

@@ -5,7 +5,7 @@ Above: `events`, the assembler and the models. Below: the values.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -58,12 +58,15 @@ class CallSealed(Record):
     index: int
 
 
+_NOTHING: Final = Usage()
+
+
 @attrs.frozen(eq=False, repr=False)
 class ModelFinished(Record):
     """The response is complete; the last event of a stream. Without it the response has failed."""
 
     reason: FinishReason = "stop"
-    usage: Usage = attrs.field(factory=Usage)
+    usage: Usage = _NOTHING
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -63,7 +63,8 @@ def first_history(prompt: str | Sequence[Content] | None, history: History | Non
         )
     if prompt is not None:
         asked = user_message(prompt)
-        return history.grown([UserMessage(storable(asked.content))])
+        content = storable(asked.content)
+        return history.grown([asked if content is asked.content else UserMessage(content)])
     if not history:
         raise ValueError("there is nothing to answer: give a prompt, or a history to go on from")
     if isinstance(history[-1], AssistantMessage):

@@ -96,7 +96,10 @@ class Run(Generic[Output]):
     ) -> None:
         inside = self._in()
         ask = partial(inside.ask, _outcome.RUN_LEFT)
-        ask()
+        if inside.done.is_set():
+            inside.finish()  # again, for Ctrl-C may have landed there
+        else:
+            ask()
         try:
             await leave(
                 inside.kernel, inside, inside.parent, ask=ask, raised=exc, fatal=self._untold
