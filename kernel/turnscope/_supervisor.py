@@ -21,7 +21,7 @@ from ._attempt import Attempt, leaked_here
 from ._calls import ToolCall, ToolResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
-from ._loop import scope_of
+from ._loop import Signal, scope_of
 from ._parking import Nested
 from ._whole import whole
 
@@ -63,9 +63,9 @@ class Supervisor(Asking):
         self._pending: list[Attempt] = []
         self._leader: Attempt | None = None
         self._group: TaskGroup | None = None
-        self._orphans: list[Nested] = []
+        self._orphans: tuple[Nested, ...] = ()
         self._closed = False
-        self._drained: anyio.Event | None = None
+        self._drained: Signal | None = None
 
     # Admission: from a call to a task.
 
@@ -200,11 +200,11 @@ class Supervisor(Asking):
         for orphan in self._orphans:
             await self._noted(orphan.done)
 
-    def _undrained(self) -> anyio.Event | None:
+    def _undrained(self) -> Signal | None:
         """What is set when the block is left and all calls have settled; None if it is so now."""
         if self._closed and not self._unsettled:
             return None
-        self._drained = self.facts.loop.anyio.create_event()
+        self._drained = self.facts.loop.signal()
         return self._drained
 
     @property
@@ -217,15 +217,15 @@ class Supervisor(Asking):
                 self._done.set()
         return self._done
 
-    async def _noted(self, event: anyio.Event) -> None:
-        """Wait for *event*; whatever else ends the wait is noted as an ask.
+    async def _noted(self, signal: Signal) -> None:
+        """Wait for *signal*; whatever else ends the wait is noted as an ask.
 
         That is an ask, the turn's deadline, or a stranger: asyncio.run cancels every task when it
         tears down. After an ask nothing starts any more, so the task group may be left at once,
         which waits for the bodies.
         """
         try:
-            await event.wait()
+            await signal.wait()
         except GeneratorExit:
             raise
         except BaseException as exc:
@@ -289,7 +289,7 @@ class Supervisor(Asking):
         for turn in nested:
             turn.ask(_outcome.PARENT_ENDS)
             turn.close()
-            self._orphans.append(turn)
+            self._orphans += (turn,)
 
     def commit(self, index: int, result: ToolResult) -> None:
         """Put *result* in its place, in call order."""
