@@ -110,6 +110,7 @@ class Assembler:
             if event.opaque is not None:
                 self._thought(event.opaque)
         elif isinstance(event, ModelFinished):
+            _check_numbers(event.usage)
             self._finished = event
         elif not isinstance(cast("object", event), FellBack):
             raise ModelError(f"the model streamed a {type(event).__name__}, no ModelEvent")
@@ -200,6 +201,14 @@ class Assembler:
             reasoning=tuple(self._reasoning),
         )
         return Response(message, calls, finished.reason, finished.usage)
+
+
+def _check_numbers(usage: Usage) -> None:
+    counts = usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens
+    try:
+        sum(counts)
+    except TypeError:
+        raise ModelError(f"the model reported {counts} tokens, which are no numbers") from None
 
 
 def _own_id(given: str, ids: Set[str], taken: Callable[[str], bool]) -> str:

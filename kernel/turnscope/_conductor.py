@@ -143,9 +143,8 @@ class Conductor:
                 self.facts.tell(RunStarted(**self.facts.event()))
             async with self.facts.loop.anyio.create_task_group() as group:
                 group.cancel_scope.shield, group.cancel_scope.deadline = True, self.deadline
-                # For all requests: each is alone in it, and the run ends if one is interrupted. One
-                # for each took an eighth of the instructions of a turn.
-                with self.facts.loop.anyio.create_cancel_scope() as around:
+                # For all requests: each is alone in it, and the run ends if one is interrupted.
+                with self.facts.loop.scope_for_many() as around:
                     while (turn := self._next_turn()) is not None:
                         await turn.serve(group, around)
                         if turn.asked:

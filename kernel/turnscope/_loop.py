@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -26,6 +27,7 @@ from ._whole import whole
 if TYPE_CHECKING:
     import asyncio
 
+    from anyio import CancelScope
     from anyio.abc import AsyncBackend
     from anyio.lowlevel import EventLoopToken
 
@@ -102,6 +104,14 @@ class Loop:
             return drive_on_asyncio(body, call, self.waits)
         assert self.traps is not None  # because there are two event loops
         return drive_on_trio(body, call, self.traps)
+
+    def scope_for_many(self) -> AbstractContextManager[CancelScope | None]:
+        """A scope that several waits may have, one after the other; None if each makes its own.
+
+        To make one for each took an eighth of the instructions of a turn. On trio they do: if there
+        somebody's generator has left a scope open, the end of the one around it mends that.
+        """
+        return self.anyio.create_cancel_scope() if self.is_asyncio else nullcontext()
 
     def cancellation(self) -> BaseException:
         """A cancellation exception to raise in a body that has been asked to end."""

@@ -218,7 +218,6 @@ def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
 
     Raises NotSerialisable for what is none of these.
     """
-    tool = call.tool
     shown: object = value  # not by `cast`, which is a call
     if isinstance(value, Content):
         return _cut_parts(call, [value])
@@ -226,7 +225,7 @@ def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
         parts = cast("Sequence[object]", value)
         if all(isinstance(part, Content) for part in parts):
             return _cut_parts(call, cast("Sequence[Content]", parts))
-    text = tool._to_text(tool.name, shown)
+    text = call.tool.text_of(shown)
     return text if len(text) <= call.facts.result_characters else cut(call, text)
 
 

@@ -185,7 +185,8 @@ class Supervisor(Asking):
             # This is awaited in it, and it is inside the group's. The timed need two of their own.
             leader.inner = None if leader.tool.timed else around
             await leader.run()
-            current.set(above)  # or the context of this task would keep 1 KiB of an ended call
+            del leader  # or this frame would keep 1 KiB of an ended call, as the context would
+            current.set(above)
             if self.asked:
                 return  # what is around may be shielded by now, for a cleanup that has ended
         if (drained := self._undrained()) is not None:

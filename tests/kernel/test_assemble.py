@@ -29,6 +29,8 @@ def assembled(*events: ModelEvent, taken: frozenset[str] = frozenset()) -> Respo
 
 
 DONE = ModelFinished("calls")
+NOTHING: Any = None
+NO_NUMBER = Usage(output_tokens=NOTHING)
 
 
 def test_the_pieces_of_a_call_become_one() -> None:
@@ -155,6 +157,7 @@ def test_a_surrogate_that_was_cut_in_two_is_whole_again_and_a_lone_one_is_replac
             [CallDelta(0, "a", "f"), CallSealed(0), CallDelta(0, arguments="{}")],
             "the model streamed more of call 0 after its end",
         ),
+        ([ModelFinished("stop", NO_NUMBER)], "the model reported (0, None, 0, 0) tokens"),
         (["text"], "the model streamed a str, no ModelEvent"),
         ([None], "the model streamed a NoneType, no ModelEvent"),
     ],

@@ -48,6 +48,7 @@ from turnscope import (
     progress,
     tool,
 )
+from turnscope._request import Request
 from turnscope.abc import ModelRequest
 from turnscope.events import (
     CallDelta,
@@ -745,6 +746,66 @@ async def test_a_stream_that_makes_no_response_is_a_model_error(stream: Any, sai
     async with a_kernel() as kernel:
         with pytest.raises(ModelError, match=said):
             await kernel.run(an_agent(Stream(stream)), "go")
+
+
+async def test_a_usage_without_numbers_is_a_model_error_and_no_hang() -> None:
+    nothing: Any = None
+    stream = Stream([(0, ModelFinished("stop", Usage(output_tokens=nothing)))])
+    async with a_kernel() as kernel:
+        with pytest.raises(ModelError, match="which are no numbers"), anyio.fail_after(9):
+            await kernel.run(an_agent(stream), "go")
+
+
+class LeavesScopesOpen:
+    """A model whose generators are abandoned inside of a block with a deadline."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.kept: list[object] = []
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
+        self.asked += 1
+        yield self._outer()
+
+    async def _outer(self) -> AsyncGenerator[ModelEvent]:
+        inner = self._inner()
+        self.kept.append(inner)
+        async for event in inner:
+            yield event
+            if isinstance(event, ModelFinished):
+                break
+
+    async def _inner(self) -> AsyncGenerator[ModelEvent]:
+        with anyio.move_on_after(60 * UNIT):
+            if self.asked < 3:
+                yield CallDelta(0, "c", "fine", "{}")
+            else:
+                yield TextDelta("done")
+            yield ModelFinished()
+            await anyio.sleep(UNIT)
+
+
+async def test_a_scope_that_a_model_leaves_open_does_not_break_the_run_on_trio() -> None:
+    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+        pytest.skip("on asyncio AnyIO's own task groups break, whatever is around the request")
+    async with a_kernel() as kernel:
+        agent = Agent(model=LeavesScopesOpen(), tools=[tool(fine)])
+        result = await kernel.run(agent, "go")
+    assert (result.output, result.turns) == ("done", 3)
+
+
+async def test_a_request_that_has_ended_is_not_kept_while_its_calls_run() -> None:
+    kept: list[Request] = []
+
+    async def looks() -> None:
+        await anyio.sleep(UNIT)
+        gc.collect()
+        kept.extend(each for each in gc.get_objects() if isinstance(each, Request))
+
+    async with a_kernel() as kernel:
+        await kernel.run(an_agent(asks(looks), "done", tools=[tool(looks)]), "go")
+    assert kept == []
 
 
 async def test_a_fatal_tool_ends_the_run_after_its_siblings_were_awaited() -> None:
