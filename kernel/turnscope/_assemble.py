@@ -66,8 +66,8 @@ class Assembler:
     """Takes the events of one response; gives the response when it is complete.
 
     Raises ModelError for events that make no response: a call without a name, a piece of a call
-    that was sealed, a call that begins after a later one was sealed, anything after
-    `ModelFinished`, and a stream that ends without it.
+    that was sealed, a call that begins after a later one was sealed, a usage that is not in
+    numbers, anything after `ModelFinished`, and a stream that ends without it.
     """
 
     __slots__ = (
