@@ -798,10 +798,11 @@ async def test_a_scope_that_a_model_leaves_open_does_not_break_the_run_on_trio()
 async def test_a_request_that_has_ended_is_not_kept_while_its_calls_run() -> None:
     kept: list[Request] = []
 
-    async def looks() -> None:
+    async def looks(context: CallContext[None]) -> None:
         await anyio.sleep(UNIT)
         gc.collect()
-        kept.extend(each for each in gc.get_objects() if isinstance(each, Request))
+        requests = [each for each in gc.get_objects() if isinstance(each, Request)]
+        kept.extend(each for each in requests if each.facts.run_id == context.run_id)
 
     async with a_kernel() as kernel:
         await kernel.run(an_agent(asks(looks), "done", tools=[tool(looks)]), "go")
