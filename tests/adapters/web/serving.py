@@ -37,13 +37,10 @@ COMMANDS: dict[tuple[str, str], list[str]] = {
 
 def until(done: Callable[[], T]) -> T:
     """Wait until *done* returns something true; returns it."""
-    end, pause = time.monotonic() + SECONDS, 0.02
+    end = time.monotonic() + SECONDS
     while not (found := done()):
         assert time.monotonic() < end, "it has not come to that"
-        time.sleep(pause)
-        # On a busy machine each look of a service at its tasks would find the one before it, whose
-        # connection is yet to close.
-        pause = min(1.1 * pause, 0.5)
+        time.sleep(0.02)
     return found
 
 
