@@ -131,8 +131,6 @@ class Request(Attempt):
 
     def _hearing(self) -> Callable[[BaseException | None], None]:
         """Begin an attempt; gives what is to be told how it ended, for a limit that adapts."""
-        if not self.route.limiters:
-            return _nobody
         limiter = next((each for each in self.route.limiters if each.window is not None), None)
         if limiter is None or limiter.window is None:
             return _nobody

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
@@ -21,9 +21,6 @@ from ._limits import Holder, Ticket
 from ._loop import cancelled_by_stranger
 from ._places import Route
 from ._retry import LONGEST_RETRY_AFTER, Retry, covers, seconds_before_next
-
-if TYPE_CHECKING:
-    pass
 
 
 class Tries:

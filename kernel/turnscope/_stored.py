@@ -53,7 +53,7 @@ def wrapped(text: str) -> str:
 def storable(content: str | tuple[Content, ...]) -> str | tuple[Content, ...]:
     """*content* with its texts made `encodable`."""
     if isinstance(content, str):
-        return content if content.isascii() else encodable(content)
+        return encodable(content)
     return tuple(
         part if part.text is None else attrs.evolve(part, text=encodable(part.text))
         for part in content
