@@ -45,6 +45,9 @@ class Expelled(BaseException):
     cleanup may then not await.
     """
 
+    def __init__(self) -> None:
+        super().__init__("cancellation was swallowed without end")
+
 
 class Interruptible(Protocol):
     """What a driver tells a call."""
@@ -72,15 +75,17 @@ class Interruptible(Protocol):
         ...
 
 
-def _in_its_place(body: object, call: Interruptible, cancellation: BaseException) -> BaseException:
-    """What shall reach *body*, which is stubborn, in the place of *cancellation*."""
+def _to_be_expelled(body: object, call: Interruptible) -> bool:
+    """Whether `Expelled` is to reach *body* in the place of a cancellation: once, if stubborn.
+
+    Where a group waits for its children, nothing but a cancellation may come: it would leave them.
+    """
     if any(code.co_qualname.endswith(_GROUPS) for code in _waits_in(body)):
-        return cancellation
+        return False
     call.stubborn = False
-    return Expelled("cancellation was swallowed without end")
+    return True
 
 
-# Where a group waits for its children, nothing but a cancellation may come: it would leave them.
 _GROUPS: Final = ("TaskGroup.__aexit__", "Nursery._nested_child_finished")
 
 
@@ -118,16 +123,15 @@ def drive_on_asyncio(
                 if waited is not trap and traps.comes_again(exc, trap):
                     sent = None
                 else:
-                    delivered = exc
-                    if isinstance(exc, cancelled):
+                    if stops := isinstance(exc, cancelled):
                         call.deliver(exc)
-                        if call.stubborn:
-                            delivered = _in_its_place(body, call, exc)
-                    try:
-                        if waited is trap or delivered is not exc or not traps.hand_down(exc, trap):
-                            trap = body.throw(delivered)
-                    finally:
-                        del delivered  # an exception in a frame of its own traceback is a cycle
+                    # What is thrown gets no name, which would make a cycle with its traceback, or
+                    # a `finally`: that took 1,600 of 107,000 instructions for each of 64 cancelled
+                    # calls (callgrind, Python 3.11).
+                    if call.stubborn and stops and _to_be_expelled(body, call):
+                        trap = body.throw(Expelled())
+                    elif waited is trap or not traps.hand_down(exc, trap):
+                        trap = body.throw(exc)
                     if call.watch:
                         call.stepped()
                     continue
@@ -238,10 +242,8 @@ def drive_on_trio(
             if type(sent) is carrier:
                 if isinstance(sent.error, cancelled):
                     call.deliver(sent.error)
-                    if call.stubborn:
-                        delivered = _in_its_place(body, call, sent.error)
-                    if delivered is sent.error:
-                        delivered = None  # it comes as trio sends it
+                    if call.stubborn and _to_be_expelled(body, call):
+                        delivered = Expelled()  # else it comes as trio sends it
             elif call.due():
                 waits = _waits_in(body)
                 if traps.checkpoint in waits:
