@@ -134,7 +134,7 @@ class Attempt(Retried):
                 raise
             # By the result, not by `self.turn`: Ctrl-C may have landed in `_settle`.
             if self.is_unsettled(turn):
-                self._settle(turn, _outcome.without_body(self, turn, exc), self.facts.loop.now())
+                self._settle(turn, *_outcome.without_body(self, turn, exc), self.facts.loop.now())
             elif isinstance(exc, KeyboardInterrupt):
                 turn.stop(exc)
 
@@ -168,7 +168,8 @@ class Attempt(Retried):
     def _came_to(self, turn: Supervisor, value: Any, error: BaseException | None) -> None:
         """Settle by what the body returned or raised. In one step."""
         now = self.facts.loop.now()
-        self._settle(turn, _outcome.of_body(self, turn, value, error, now), now)
+        made, fatal = _outcome.of_body(self, turn, value, error, now)
+        self._settle(turn, made, fatal, now)
 
     def begin(self, turn: Supervisor) -> Coroutine[Any, Any, Any]:
         """Say that the body begins; returns it."""
@@ -199,47 +200,35 @@ class Attempt(Retried):
     def settle_unstarted(self, reason: NotStarted) -> None:
         """Settle a call whose body never began. In one step."""
         if self.turn is not None:
-            outcome = _outcome.Outcome(Status.NOT_STARTED, str(reason), error=reason)
-            self._settle(self.turn, outcome, self.facts.loop.now())
+            made = UnfrozenResult(Status.NOT_STARTED, str(reason), error=reason)
+            self._settle(self.turn, made, None, self.facts.loop.now())
 
     def abandon(self) -> None:
         """Settle a call whose task has ended without settling it. In one step."""
         turn, loop = self.turn, self.facts.loop
         if turn is not None:
-            outcome = _outcome.without_body(self, turn, loop.cancellation())
-            self._settle(turn, outcome, loop.now())
+            self._settle(turn, *_outcome.without_body(self, turn, loop.cancellation()), loop.now())
 
-    def _settle(self, turn: Supervisor, outcome: _outcome.Outcome, now: float) -> None:
-        error = outcome.error
-        failures: tuple[BaseException, ...] = ()
+    def _settle(
+        self, turn: Supervisor, made: UnfrozenResult, fatal: BaseException | None, now: float
+    ) -> None:
+        made.call, made.backend = self._call, self.route.place.name
+        made.started_at, made.ended_at = self.started_at, now
         if self.tries is not None and self.tries.failures:
-            failures = tuple(self.tries.failures)
+            made.failures = tuple(self.tries.failures)
             self.tries.failures.clear()  # their tracebacks hold this call: a cycle
         leaked = self._holds is not None and self._holds.settle(
-            partial(self._really_ended, error)  # no lambda: its two cells would be for every call
+            partial(self._really_ended, made.error)  # no lambda: its cells would be for every call
         )
-        content = outcome.content
         if leaked:
             self.ticket.leak()
-            content = _outcome.with_leak(content)
-        made = UnfrozenResult(
-            self._call,
-            outcome.status,
-            content,
-            outcome.value,
-            error,
-            self.started_at,
-            now,
-            self.route.place.name,
-            leaked,
-            failures,
-        )
+            made.leaked, made.content = True, _outcome.with_leak(made.content)
         self.turn = None
         if self._parking is not None:
             # A block that was left open inside the body, in a generator that is kept, say.
             turn.adopt(self._parking.turns)
         try:
-            self._hand_over(turn, frozen(made, ToolResult), outcome)
+            self._hand_over(turn, frozen(made, ToolResult), fatal)
         finally:
             try:
                 if not leaked:
@@ -255,8 +244,11 @@ class Attempt(Retried):
             self.claim = None
             claim.release()
 
-    def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
-        turn.settled(self, result, fatal=outcome.fatal)
+    def _hand_over(self, turn: Supervisor, result: ToolResult, fatal: BaseException | None) -> None:
+        try:
+            turn.commit(self.index, result)
+        finally:
+            turn.released(self, fatal)
 
     def _really_ended(self, error: BaseException | None, late: BaseException | None) -> None:
         """A leaked thread has ended: slots and keys are free, and what it raised is not lost."""

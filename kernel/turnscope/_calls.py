@@ -100,7 +100,7 @@ class ToolCall(UnfrozenCall):
 
 
 class UnfrozenResult(Shown):
-    """What is to become a `ToolResult`, by `frozen`."""
+    """What a call came to; with the rest, which its settling adds, a `ToolResult` by `frozen`."""
 
     __slots__ = (
         "__weakref__",
@@ -116,29 +116,24 @@ class UnfrozenResult(Shown):
         "value",
     )
 
+    call: ToolCall
+    started_at: float | None
+    ended_at: float
+    backend: str | None
+
     def __init__(
         self,
-        call: ToolCall,
         status: Status,
         content: str | tuple[Content, ...],
-        value: Any,
-        error: BaseException | None,
-        started_at: float | None,
-        ended_at: float,
-        backend: str | None,
-        leaked: bool,
-        failures: tuple[BaseException, ...],
+        value: Any = None,
+        error: BaseException | None = None,
     ) -> None:
-        self.call: ToolCall = call
         self.status: Status = status
         self.content: str | tuple[Content, ...] = content
         self.value: Any = value
         self.error: BaseException | None = error
-        self.started_at: float | None = started_at
-        self.ended_at: float = ended_at
-        self.backend: str | None = backend
-        self.leaked: bool = leaked
-        self.failures: tuple[BaseException, ...] = failures
+        self.leaked: bool = False
+        self.failures: tuple[BaseException, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -120,8 +120,8 @@ class Sealed(Attempt):
         # Once it counts its result is the turn's too, unless Ctrl-C landed between the two.
         return self.result is None or not (self.provisional or turn.results[self.index])
 
-    def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
-        self._come_to(turn, result, outcome.fatal)
+    def _hand_over(self, turn: Supervisor, result: ToolResult, fatal: BaseException | None) -> None:
+        self._come_to(turn, result, fatal)
 
     def _come_to(self, turn: Supervisor, result: ToolResult, fatal: BaseException | None) -> None:
         self.result = result

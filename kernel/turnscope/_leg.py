@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import _outcome
 from ._attempt import Attempt
-from ._calls import Status
+from ._calls import Status, UnfrozenResult
 from ._errors import CallCancelled, NotStarted
 from ._holds import Release
 from ._turn_events import CallHedged
@@ -100,12 +100,12 @@ class Leg(Attempt):
         # As it is: what it means is for the call, which alone may ask `on_error`.
         status = Status.OK if error is None else Status.FAILED
         now = self.facts.loop.now()
-        self._settle(turn, _outcome.Outcome(status, "", value, error), now)
+        self._settle(turn, UnfrozenResult(status, "", value, error), None, now)
 
     def is_unsettled(self, turn: Supervisor) -> bool:
         return not self._race.knows(self)
 
-    def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
+    def _hand_over(self, turn: Supervisor, result: ToolResult, fatal: BaseException | None) -> None:
         self.leaking = result.leaked
         if result.leaked and self.told:
             self.lost = CallCancelled(_LOST.reason)

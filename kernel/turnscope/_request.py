@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from . import _outcome, _raised
+from . import _raised
 from ._adaptive import pushes_back
 from ._agent import RunContext
 from ._assemble import Assembler, Response
@@ -222,15 +222,15 @@ class Request(Attempt):
             finally:
                 self.ticket.drop()
 
-    def _hand_over(self, turn: Supervisor, result: ToolResult, outcome: _outcome.Outcome) -> None:
-        error, self._handed_over = outcome.error, True
+    def _hand_over(self, turn: Supervisor, result: ToolResult, fatal: BaseException | None) -> None:
+        error, self._handed_over = result.error, True
         if self.tool.retry is not None and self.response is None and not turn.is_asked():
             error = self._last_error(error, result)
         # The response first, whose calls keep the turn open.
         try:
             self._conductor.answered(turn, self.response, error)
         finally:
-            turn.released(self, fatal=outcome.fatal)
+            turn.released(self, fatal)
 
     def _last_error(self, error: BaseException | None, result: ToolResult) -> BaseException:
         """What the run raises: the last failure, with those before it and why it was the last."""

@@ -138,7 +138,7 @@ class Supervisor(Asking):
         else:
             call = attempt._call
             name = f"call {call.id} {call.name}"
-            context = attempt.submitted_in
+            context, attempt.submitted_in = attempt.submitted_in, None  # the task has a copy
             task = self._group.create_task(attempt.run(), name=name, context=context)
             if attempt.inner is None:  # else the task has begun by now: it was made eagerly
                 attempt.inner = scope_of(task)
@@ -268,14 +268,6 @@ class Supervisor(Asking):
             self._drained.set()
 
     # Settling.
-
-    def settled(self, attempt: Attempt, result: ToolResult, fatal: BaseException | None) -> None:
-        """Take the result of *attempt*. In one step."""
-        self._unsettled.pop(attempt, None)
-        try:
-            self.commit(attempt.index, result)
-        finally:
-            self.released(attempt, fatal)
 
     def released(self, attempt: Attempt, fatal: BaseException | None) -> None:
         """Told that *attempt* has come to its end. In one step."""

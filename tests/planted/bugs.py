@@ -104,13 +104,15 @@ def planted(
 
 
 def outcome_becomes(
-    patch: pytest.MonkeyPatch, change: Callable[[Any, BaseException | None, Any], Any]
+    patch: pytest.MonkeyPatch, change: Callable[[Any, BaseException | None, Any], None]
 ) -> None:
-    """Give *change* (the call, what the body raised, the outcome) the last word."""
+    """Give *change* (the call, what the body raised, what is made of it) the last word."""
     named = _outcome.of_body
 
     def of_body(call: Any, turn: Any, value: Any, error: Any, now: float) -> Any:
-        return change(call, error, named(call, turn, value, error, now))
+        made, fatal = named(call, turn, value, error, now)
+        change(call, error, made)
+        return made, fatal
 
     patch.setattr(_outcome, "of_body", of_body)
 
@@ -120,13 +122,13 @@ def outcome_becomes(
 
 @planted(one_outcome, plans())
 def a_result_is_settled_twice(patch: pytest.MonkeyPatch) -> None:
-    settled = _supervisor.Supervisor.settled
+    committed = _supervisor.Supervisor.commit
 
-    def twice(self: Any, attempt: Any, result: Any, fatal: Any) -> None:
-        settled(self, attempt, result, fatal)
-        settled(self, attempt, result, fatal)
+    def twice(self: Any, index: int, result: Any) -> None:
+        committed(self, index, result)
+        committed(self, index, result)
 
-    patch.setattr(_supervisor.Supervisor, "settled", twice)
+    patch.setattr(_supervisor.Supervisor, "commit", twice)
 
 
 @planted(settles_once, plans(**WAITING), seen_as=RuntimeError)
@@ -220,10 +222,9 @@ def the_join_catches_only_the_cancelled_class(patch: pytest.MonkeyPatch) -> None
 
 @planted(bounded_cancel, plans(swallow=3))
 def a_late_value_is_ok(patch: pytest.MonkeyPatch) -> None:
-    def change(call: Any, error: BaseException | None, outcome: Any) -> Any:
-        if error is None and outcome.status in (Status.TIMED_OUT, Status.CANCELLED):
-            return attrs.evolve(outcome, status=Status.OK, error=None)
-        return outcome
+    def change(call: Any, error: BaseException | None, made: Any) -> None:
+        if error is None and made.status in (Status.TIMED_OUT, Status.CANCELLED):
+            made.status, made.error = Status.OK, None
 
     outcome_becomes(patch, change)
 
@@ -434,21 +435,19 @@ def a_failure_in_a_thread_loses_its_type(patch: pytest.MonkeyPatch) -> None:
 
 @planted(no_lost_errors, plans(**ERRORS))
 def a_cancellation_of_the_tools_own_counts_as_an_ask(patch: pytest.MonkeyPatch) -> None:
-    def change(call: Any, error: BaseException | None, outcome: Any) -> Any:
+    def change(call: Any, error: BaseException | None, made: Any) -> None:
         if isinstance(error, call.facts.loop.cancelled) and not call.told:
             call.turn.ask(_outcome.LEFT)
-            return attrs.evolve(outcome, status=Status.CANCELLED)
-        return outcome
+            made.status = Status.CANCELLED
 
     outcome_becomes(patch, change)
 
 
 @planted(no_lost_errors, plans(**ERRORS))
 def a_timeout_error_of_the_tools_own_counts_as_a_timeout(patch: pytest.MonkeyPatch) -> None:
-    def change(call: Any, error: BaseException | None, outcome: Any) -> Any:
+    def change(call: Any, error: BaseException | None, made: Any) -> None:
         if isinstance(error, TimeoutError):
-            return attrs.evolve(outcome, status=Status.TIMED_OUT)
-        return outcome
+            made.status = Status.TIMED_OUT
 
     outcome_becomes(patch, change)
 
@@ -460,9 +459,8 @@ def a_group_of_one_stays_a_group(patch: pytest.MonkeyPatch) -> None:
 
 @planted(no_lost_errors, plans(**ERRORS))
 def a_cleanups_exception_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    def change(call: Any, error: BaseException | None, outcome: Any) -> Any:
+    def change(call: Any, error: BaseException | None, made: Any) -> None:
         if call.told and error is not None:
-            return attrs.evolve(outcome, error=call.cause.error(call.tool.name))
-        return outcome
+            made.error = call.cause.error(call.tool.name)
 
     outcome_becomes(patch, change)
