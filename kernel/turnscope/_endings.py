@@ -39,7 +39,7 @@ def messages_of(response: Response, results: Sequence[ToolResult | None]) -> lis
     messages: list[Message] = [answer] if answer.calls or not is_blank(answer.text) else []
     for index, call in enumerate(answer.calls):
         result = results[index] if index < len(results) else None
-        came = _UNTOLD.outcome(call.name) if result is None else result
+        came = _UNTOLD.made(call.name) if result is None else result
         content = storable(came.content)
         message = UnfrozenMessage(call.id, call.name, came.status, content)
         messages.append(frozen(message, ResultMessage))

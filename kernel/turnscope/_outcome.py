@@ -60,8 +60,8 @@ class Cause:
             return DeadlineExceeded(f"{name!r} was interrupted by {self.reason}")
         return CallCancelled(self.reason)
 
-    def outcome(self, name: str) -> UnfrozenResult:
-        """That of a call of tool *name* that was interrupted and did nothing more."""
+    def made(self, name: str) -> UnfrozenResult:
+        """What is made of a call of tool *name* that was interrupted and did nothing more."""
         content = self._content
         if content is not None:
             # Not by its __init__, which is 1,200 of the 104,000 instructions in which each of 64
@@ -108,7 +108,7 @@ def of_body(
     bare = error is not None and not (error.__cause__ or error.__context__)
     if bare and type(error) is cancelled and call.cause is not None:
         # What nearly every interrupted body raises. To look for more in it costs a microsecond.
-        return call.cause.outcome(call.tool.name), None
+        return call.cause.made(call.tool.name), None
     raised = None if error is None else unwrapped(error, cancelled)
     cause = _cause(call, turn, raised, now)
     if raised is None:
@@ -172,9 +172,7 @@ def _returned(call: Attempt, value: Any) -> Outcome:
     try:
         content = content_of(call, value)
     except NotSerialisable as exc:
-        made, fatal = _failed(call, exc)
-        made.value = value
-        return made, fatal
+        return _failed(call, exc, value)  # no name for it: a cycle, with this frame
     return UnfrozenResult(OK, content, value), None
 
 
@@ -189,7 +187,7 @@ def _late(call: Attempt, value: Any, cause: Cause) -> Outcome:
     return UnfrozenResult(cause.status, cut(call, text), value, own), None
 
 
-def _failed(call: Attempt, raised: BaseException) -> Outcome:
+def _failed(call: Attempt, raised: BaseException, value: Any = None) -> Outcome:
     on_error = call.tool.on_error
     fatal = keyboard_interrupt(raised)
     if on_error == "raise":
@@ -201,11 +199,11 @@ def _failed(call: Attempt, raised: BaseException) -> Outcome:
             exc.__cause__ = raised
             raised, fatal = exc, keyboard_interrupt(exc)
         else:
-            return UnfrozenResult(Status.FAILED, cut(call, content), error=raised), None
+            return UnfrozenResult(Status.FAILED, cut(call, content), value, raised), None
     content = described(raised)
     if call.tries is not None and call.tries.said:
         content = f"{content} ({call.tries.said})"
-    return UnfrozenResult(Status.FAILED, cut(call, content), error=raised), fatal
+    return UnfrozenResult(Status.FAILED, cut(call, content), value, raised), fatal
 
 
 def content_of(call: Attempt, value: Any) -> str | tuple[Content, ...]:
