@@ -23,6 +23,9 @@ LONGEST = 100_000
 HEAD_END = b"\r\n\r\n"
 JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+# A whole answer leaves its connection to the next request, unless it says that it closes: a request
+# that meets the close on its way is lost, and rightly so.
+CLOSING = b"connection: close\r\n" + CHUNKED
 LINE = b"x" * 65_536
 GARBAGE = bytes(range(256)) * 50
 
@@ -35,8 +38,8 @@ BROKEN = {
     "reset after the head": Fault(HEAD_END, end="reset"),
     "another protocol": Fault(then=[b"SSH-2.0-OpenSSH_9\r\n"]),
     "garbage for a head": Fault(then=[GARBAGE], end="wait"),
-    "garbage for a body": Fault(then=[JSON_HEAD + CHUNKED, chunked(GARBAGE), b"0\r\n\r\n"]),
-    "garbage for a stream": Fault(then=[HEAD + CHUNKED, chunked(GARBAGE), b"0\r\n\r\n"]),
+    "garbage for a body": Fault(then=[JSON_HEAD + CLOSING, chunked(GARBAGE), b"0\r\n\r\n"]),
+    "garbage for a stream": Fault(then=[HEAD + CLOSING, chunked(GARBAGE), b"0\r\n\r\n"]),
     "an endless header": Fault(then=Endless(LINE, HEAD + b"x: ")),
     "a long line": Fault(then=[HEAD + CHUNKED, chunked(b"data: " + b"x" * 10_000_000)], end="wait"),
     "an endless line": Fault(then=Endless(chunked(LINE), HEAD + CHUNKED)),
