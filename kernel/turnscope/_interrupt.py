@@ -169,7 +169,8 @@ class TrioTraps:
     """The code of ``trio.lowlevel.checkpoint_if_cancelled``."""
     nursery: CodeType
     """The code in which the end of a nursery waits for its children."""
-    _task: Callable[[], trio.lowlevel.Task]
+    running: Callable[[], trio.lowlevel.Task]
+    """Finds the running task."""
 
     @classmethod
     def look(cls, cancelled: type[BaseException]) -> TrioTraps:
@@ -189,7 +190,7 @@ class TrioTraps:
 
     def nurseries(self) -> int:
         """How many nurseries the running task has open."""
-        return len(self._task().child_nurseries)
+        return len(self.running().child_nurseries)
 
     def clock(self) -> Callable[[], float]:
         """The running loop's clock, which may be read in any thread."""

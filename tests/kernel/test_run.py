@@ -786,13 +786,43 @@ class LeavesScopesOpen:
             await anyio.sleep(UNIT)
 
 
-async def test_a_scope_that_a_model_leaves_open_does_not_break_the_run_on_trio() -> None:
-    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
-        pytest.skip("on asyncio AnyIO's own task groups break, whatever is around the request")
+async def test_a_scope_that_a_model_leaves_open_does_not_break_the_run() -> None:
     async with a_kernel() as kernel:
         agent = Agent(model=LeavesScopesOpen(), tools=[tool(fine)])
         result = await kernel.run(agent, "go")
     assert (result.output, result.turns) == ("done", 3)
+
+
+class FailsAndLeavesAScopeOpen:
+    """A model that fails while a generator that it keeps is inside of a block with a deadline."""
+
+    def __init__(self) -> None:
+        self.kept: list[object] = []
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
+        yield self._outer()
+
+    async def _outer(self) -> AsyncGenerator[ModelEvent]:
+        inner = self._inner()
+        self.kept.append(inner)
+        async for event in inner:
+            yield event
+            raise ModelError("the server is on fire", status=500, transient=False)
+
+    async def _inner(self) -> AsyncGenerator[ModelEvent]:
+        with anyio.move_on_after(60 * UNIT):
+            yield TextDelta("d")
+            await anyio.sleep(UNIT)
+
+
+async def test_a_scope_that_a_model_leaves_open_does_not_hide_why_it_failed() -> None:
+    async with a_kernel() as kernel:
+        agent = Agent(model=FailsAndLeavesAScopeOpen(), tools=[tool(fine)])
+        with pytest.raises(ModelError, match="the server is on fire") as caught:
+            await kernel.run(agent, "go")
+        assert (await kernel.run(an_agent("done"), "go")).output == "done"
+    assert caught.value.history is not None and len(caught.value.history) == 1
 
 
 async def test_a_request_that_has_ended_is_not_kept_while_its_calls_run() -> None:

@@ -12,6 +12,7 @@ from . import (  # noqa: F401 because importing them registers their bugs
     bugs_of_awaited_tasks,
     bugs_of_early_start,
     bugs_of_hedging,
+    bugs_of_open_scopes,
     bugs_of_order,
     bugs_of_outputs,
     bugs_of_plans,

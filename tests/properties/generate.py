@@ -78,6 +78,8 @@ class Odds:
     shield: int = 1
     cleanup: int = 4
     cleanup_raises: int = 1
+    leave: int = 1
+    """A body leaves cancel scopes open."""
     timeout: int = 2
     odd_call: int = 1
     turn_timeout: int = 2
@@ -180,6 +182,7 @@ class _Source:
             cleanup=tuple(cleanup) if self.chance(odds.cleanup) else (),
             cleanup_raises=self.chance(odds.cleanup_raises),
             cleanup_in_group=self.chance(4),
+            leaves=self.one_of(1, 2) if self.chance(odds.leave) else 0,
         )
 
     def tasks(self, depth: int) -> Tasks:

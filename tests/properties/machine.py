@@ -304,6 +304,9 @@ class _World:
         else:
             self.context.heartbeat()
 
+    def enter_a_scope(self) -> None:
+        CancelScope().__enter__()  # as by a generator that is not read to its end
+
     def note(self, what: str) -> None:
         self.machine.story.call(self.place).note(what, self.machine.now())
         self.machine.look()

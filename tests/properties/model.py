@@ -127,6 +127,9 @@ class _World(ABC):
     def note(self, what: str) -> None:  # noqa: B027  # because only bodies note
         """Keep what the body saw."""
 
+    def enter_a_scope(self) -> None:  # noqa: B027  # because it is to change nothing
+        """Enter one that is never left."""
+
     @abstractmethod
     def next_cancellation(self) -> float:
         """The instant at which an unshielded await would fail, perhaps in the past."""

@@ -84,6 +84,8 @@ class Body:
     cleanup_raises: bool = False
     cleanup_in_group: bool = False
     """The cleanup's failure is that of a child of a task group."""
+    leaves: int = 0
+    """How many cancel scopes it enters before its first step, and never leaves."""
 
 
 @attrs.frozen(kw_only=True)

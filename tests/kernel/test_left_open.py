@@ -1,0 +1,179 @@
+"""What a body leaves open, by a generator that it does not read to its end, breaks nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.kernel.agents import an_agent, asks, ends
+from tests.kernel.bodies import UNIT, a_kernel, anyio_backend, fine, statuses, submit
+from turnscope import Agent, History, Kernel, Retry, Status, Tool, _left_open, tool
+
+__all__ = ["anyio_backend"]
+
+pytestmark = pytest.mark.anyio
+
+MANY = 1_000 * UNIT
+
+
+class Generators:
+    """Generators that are kept, so that nobody closes them while the test runs."""
+
+    def __init__(self) -> None:
+        self.kept: list[AsyncGenerator[int]] = []
+        self.ended: list[str] = []
+
+    def keep(self, generator: AsyncGenerator[int]) -> AsyncGenerator[int]:
+        self.kept.append(generator)
+        return generator
+
+    async def in_scopes(self) -> AsyncGenerator[int]:
+        with anyio.move_on_after(MANY), anyio.CancelScope():
+            yield 1
+
+    async def in_a_group(self) -> AsyncGenerator[int]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._sleeper, group)
+            yield 2
+
+    async def _sleeper(self, group: Any) -> None:
+        try:
+            group.start_soon(anyio.sleep_forever)
+            await anyio.sleep_forever()
+        finally:
+            self.ended.append("sleeper")
+
+    async def scopes(self) -> int:
+        """Leave two scopes open."""
+        async for number in self.keep(self.in_scopes()):
+            return number
+        return 0
+
+    async def group(self) -> int:
+        """Leave a task group open, in which a task runs."""
+        async for number in self.keep(self.in_a_group()):
+            await anyio.sleep(UNIT)
+            return number
+        return 0
+
+    async def both(self) -> int:
+        """Leave two scopes and a group open, and work on in them."""
+        return await self.scopes() + await self.group()
+
+    async def fails(self) -> int:
+        """Fail with two scopes open."""
+        raise LookupError(str(await self.scopes()))
+
+    async def waits(self) -> int:
+        """Wait for ever with two scopes open."""
+        await self.scopes()
+        await anyio.sleep_forever()
+        return 0
+
+
+@pytest.fixture
+def generators() -> Generators:
+    return Generators()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings of turnscope's."""
+    return [each.getMessage() for each in caplog.records if each.name == "turnscope"]
+
+
+async def slow() -> str:
+    """Take longer than those that leave something open."""
+    await anyio.sleep(2 * UNIT)
+    return "slow"
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "timeout": {"timeout": MANY},
+    "idle timeout": {"idle_timeout": MANY},
+    "retry": {"read_only": True, "retry": Retry(on=OSError)},
+    "keys": {"writes": "file"},
+    "exclusive": {"exclusive": True},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(("name", "value", "left"), [("scopes", 1, 2), ("both", 3, 3)])
+async def test_a_call_that_leaves_blocks_open_is_a_call_like_others(
+    options: dict[str, Any],
+    name: str,
+    value: int,
+    left: int,
+    generators: Generators,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    leaves = Tool(getattr(generators, name), **options)
+    async with a_kernel() as kernel, kernel.turn([leaves, slow]) as turn:
+        submit(turn, leaves, slow, leaves, slow)
+    assert statuses(turn) == ["ok"] * 4
+    assert [result.value for result in turn.results] == [value, "slow"] * 2
+    about = f"{name!r} ended inside of {left} cancel scopes or task groups"
+    assert [text.startswith(about) for text in said(caplog)] == [True, True]
+
+
+async def test_what_runs_in_a_group_that_is_left_open_is_cancelled(generators: Generators) -> None:
+    async with a_kernel() as kernel, kernel.turn([generators.group, slow]) as turn:
+        submit(turn, generators.group, slow)
+    assert [result.value for result in turn.results] == [2, "slow"]
+    assert generators.ended == ["sleeper"]
+
+
+async def test_an_error_is_kept_although_blocks_are_left_open(generators: Generators) -> None:
+    async with a_kernel() as kernel, kernel.turn([generators.fails, slow]) as turn:
+        submit(turn, generators.fails, slow)
+    assert statuses(turn) == ["failed", "ok"]
+    assert isinstance(turn.results[0].error, LookupError)
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": UNIT}], ids=["cancelled", "timed out"])
+async def test_an_interrupted_call_may_leave_blocks_open(
+    options: dict[str, Any], generators: Generators
+) -> None:
+    waits = Tool(generators.waits, **options)
+    async with a_kernel() as kernel, kernel.turn([waits, fine]) as turn:
+        submit(turn, waits, fine)
+        await anyio.sleep(2 * UNIT)
+        turn.cancel()
+    expected = Status.TIMED_OUT if options else Status.CANCELLED
+    assert [result.status for result in turn.results] == [expected, Status.OK]
+
+
+async def test_runs_go_on_after_calls_that_left_blocks_open(generators: Generators) -> None:
+    early = tool(generators.both, read_only=True)
+    agents = [
+        an_agent(asks(early, slow), asks(early, slow), "done", tools=[early, slow])
+        for _ in range(3)
+    ]
+    async with a_kernel() as kernel:
+        histories: list[History] = []
+
+        async def one(agent: Agent[Any, str]) -> None:
+            histories.append((await kernel.run(agent, "go")).history)
+
+        async with anyio.create_task_group() as group:
+            for agent in agents:
+                group.start_soon(one, agent)
+    assert [ends(history) for history in histories] == [["ok"] * 4] * 3
+
+
+async def test_kernels_know_how_this_event_loop_is_made() -> None:
+    """Or all of the above would pass by luck, with nothing found and nothing broken."""
+    async with Kernel() as kernel:
+        assert not isinstance(kernel._loop.blocks, _left_open._Unknown)
+
+
+async def test_nothing_is_found_in_an_event_loop_that_is_made_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_left_open.anyio, "CancelScope", object)
+    on_asyncio = anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
+    look = _left_open.blocks_on_asyncio if on_asyncio else _left_open.blocks_on_trio
+    assert look(object).inside(object()) == ()
