@@ -74,7 +74,7 @@ class Agents(Scenario):
         }
 
     async def measure(self, session: Session, effort: Effort) -> Metrics:
-        """Measure each size: its time, as often as that fits, and, apart, the peak of its memory."""
+        """Measure each size: its time, as often as fits, and in a pass of its own its memory."""
         metrics: Metrics = {}
         await self._all(session, 10, first=True)  # warm-up
         for n in self.sizes:
