@@ -17,7 +17,7 @@ from . import _outcome
 from ._calls import Status, ToolCall, ToolResult, UnfrozenResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
-from ._left_open import close
+from ._left_open import mend
 from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
@@ -127,8 +127,8 @@ class Attempt(Retried):
                     came = exc.__traceback__
                     error = exc.with_traceback(None if came is None else came.tb_next)
                     del came
-                if left := self.facts.loop.blocks.inside(self.inner):
-                    close(self.facts.loop.blocks, left, self._call.name)
+                if self.facts.loop.blocks.inside(self):
+                    mend(self.facts.loop.blocks, self, self._call.name)
                 self._came_to(turn, value, error)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the
@@ -164,8 +164,7 @@ class Attempt(Retried):
                 raise
             error = exc
         try:
-            if left := loop.blocks.inside(self.inner):
-                close(loop.blocks, left, self._call.name)
+            mend(loop.blocks, self, self._call.name)
             self._came_to(turn, value, error)
         finally:
             del error, turn  # a frame of the error's own traceback holds them: a cycle

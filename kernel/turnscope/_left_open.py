@@ -3,8 +3,12 @@
 A generator that is not read to its end keeps its ``with`` blocks open in the task that read it.
 AnyIO then refuses to leave the scopes around them, on asyncio for good: so one tool would break its
 turn, and by the task groups above it the kernel, with every run. Neither AnyIO nor trio can be
-asked what is open; so this reads attributes of theirs that are private, and finds nothing where
-they are gone. Above: the attempt, by way of the loop. Below: AnyIO and trio.
+asked what is open; so this reads private attributes of theirs, and finds nothing where it does not
+know them. Not found are asyncio's own timeouts and task groups, which are in no scope.
+
+What runs in a group is cancelled, and not waited for; what it raises is the group's, which is lost.
+And on trio a body that is interrupted while it has left a nursery open cleans up unshielded, as one
+that is in a nursery of its own. Above: the attempt. Below: AnyIO and trio.
 """
 
 from __future__ import annotations
@@ -15,27 +19,43 @@ from typing import Any, Protocol
 import anyio
 
 
+class Body(Protocol):
+    """What of a call its body is in."""
+
+    @property
+    def inner(self) -> anyio.CancelScope | None:
+        """The innermost scope that is not the body's own."""
+        ...
+
+    @property
+    def nurseries(self) -> int:
+        """How many nurseries of its task are not."""
+        ...
+
+
 class Blocks(Protocol):
     """What finds and closes them, on one event loop."""
 
-    def inside(self, scope: Any, /) -> Sequence[Any]:
-        """Those that the running task has open inside of *scope*, the innermost first."""
+    def inside(self, body: Body, /) -> Sequence[Any]:
+        """Those that the running task, which is the body's, has open in it."""
         ...
 
     def close(self, found: Sequence[Any], /) -> None:
-        """Cancel what runs in them, and have the running task leave them."""
+        """Cancel what runs in them, without waiting for it, and have the running task leave."""
         ...
 
 
-def close(blocks: Blocks, found: Sequence[Any], name: str) -> None:
-    """Close what the body of the call *name* has left open, and say so: it is a mistake there."""
+def mend(blocks: Blocks, body: Body, name: str) -> None:
+    """Close what the *body* of the call *name* has left open, if anything, and say so."""
+    if not (found := blocks.inside(body)):
+        return
     import logging  # here, because it is 3 % of the import of turnscope
 
     blocks.close(found)
     logging.getLogger("turnscope").warning(
-        "%r ended inside of %d cancel scopes or task groups, which have been closed: a generator "
-        "that has one around a yield is to be closed by who stops to read it, as by "
-        "contextlib.aclosing",
+        "%r ended inside of %d cancel scopes or task groups, which have been closed, and what ran "
+        "in them cancelled: whoever stops to read a generator that yields inside of such a block "
+        "is to close it, as by contextlib.aclosing",
         name,
         len(found),
     )
@@ -44,7 +64,7 @@ def close(blocks: Blocks, found: Sequence[Any], name: str) -> None:
 class _Unknown:
     """For versions of AnyIO or trio that are made otherwise."""
 
-    def inside(self, scope: Any, /) -> Sequence[Any]:
+    def inside(self, body: Body, /) -> Sequence[Any]:
         return ()
 
     def close(self, found: Sequence[Any], /) -> None:
@@ -57,15 +77,16 @@ class _OnAsyncio:
     def __init__(self, running: Callable[[], object]) -> None:
         self._running = running
 
-    def inside(self, scope: Any, /) -> Sequence[Any]:
+    def inside(self, body: Body, /) -> Sequence[Any]:
+        scope: Any = body.inner
         if not scope._child_scopes:
             return ()
         running, found = self._running(), list[Any]()
         while scope is not None:
-            # A child may be another task's, which was started here by ``start``.
-            ours = [child for child in scope._child_scopes if child._host_task is running]
-            scope = ours[0] if ours else None
-            found[:0] = ours
+            # Others are of tasks that are started, by `TaskGroup.start`, or run in a group.
+            ours = (child for child in scope._child_scopes if child._host_task is running)
+            if (scope := next(ours, None)) is not None:
+                found.insert(0, scope)
         return found
 
     def close(self, found: Sequence[Any], /) -> None:
@@ -75,44 +96,68 @@ class _OnAsyncio:
 
 
 class _OnTrio:
-    """By the scopes, and the nurseries, that trio's task is in."""
+    """By the scopes and the nurseries that trio's task is in."""
 
     def __init__(self, running: Callable[[], Any]) -> None:
         self._running = running
 
-    def inside(self, scope: Any, /) -> Sequence[Any]:
-        status = self._running()._cancel_status
-        end = scope._CancelScope__original._cancel_status
-        if status is end:
+    def inside(self, body: Body, /) -> Sequence[Any]:
+        task, outer = self._running(), body.nurseries
+        inner: Any = body.inner
+        status, end = task._cancel_status, inner._CancelScope__original._cancel_status
+        if status is end and len(task._child_nurseries) == outer:
             return ()
         found: list[Any] = []
         while status is not end and status is not None:
             found.append(status._scope)
             status = status.parent
-        return found
+        nurseries = {each.cancel_scope: each for each in task._child_nurseries[outer:]}
+        # One whose scope is not among them: the end of a block around it has left that already.
+        abandoned = [each for scope, each in nurseries.items() if scope not in found]
+        return [*abandoned, *(nurseries.get(scope, scope) for scope in found)]
 
     def close(self, found: Sequence[Any], /) -> None:
-        nurseries = self._running()._child_nurseries
-        for scope in found:
+        task = self._running()
+        for each in found:
+            scope = each
+            if each in task._child_nurseries:
+                scope = each.cancel_scope
+                task._child_nurseries.remove(each)
+                # When the generator is closed, which may be much later, the nursery takes what it
+                # believes to be itself off its parent's list: that would be one of ours.
+                each._parent_task = _NoParent(each)
             scope.cancel()
-            scope.__exit__(None, None, None)
-            nurseries[:] = [each for each in nurseries if each.cancel_scope is not scope]
+            if scope._cancel_status is task._cancel_status:
+                scope.__exit__(None, None, None)
+
+
+class _NoParent:
+    """In place of a task, for the end of a nursery that is in none any more."""
+
+    def __init__(self, nursery: object) -> None:
+        self._child_nurseries = [nursery]
 
 
 def blocks_on_asyncio(running: Callable[[], object]) -> Blocks:
     """Those of the running asyncio loop; *running* finds its task."""
-    scope = anyio.CancelScope()
-    known = hasattr(scope, "_child_scopes") and hasattr(scope, "_host_task")
+    known = _has(anyio.CancelScope(), "_child_scopes", "_host_task")
     return _OnAsyncio(running) if known else _Unknown()
 
 
 def blocks_on_trio(running: Callable[[], Any]) -> Blocks:
     """Those of the running trio loop; *running* finds its task."""
     task = running()
+    status = getattr(task, "_cancel_status", None)
     original = getattr(anyio.CancelScope(), "_CancelScope__original", None)
+    nursery = getattr(task, "parent_nursery", None)  # it has one, or it could run nothing of ours
     known = (
-        hasattr(original, "_cancel_status")
-        and hasattr(task, "_child_nurseries")
-        and hasattr(getattr(task, "_cancel_status", None), "_scope")
+        _has(original, "_cancel_status")
+        and _has(status, "_scope", "parent")
+        and _has(task, "_child_nurseries")
+        and _has(nursery, "_parent_task", "cancel_scope")
     )
     return _OnTrio(running) if known else _Unknown()
+
+
+def _has(thing: object, *names: str) -> bool:
+    return all(hasattr(thing, name) for name in names)

@@ -113,8 +113,8 @@ class Loop:
     def scope_for_many(self) -> AbstractContextManager[CancelScope | None]:
         """A scope that several waits may have, one after the other; None if each makes its own.
 
-        To make one for each took an eighth of the instructions of a turn. On trio they do: if there
-        somebody's generator has left a scope open, the end of the one around it mends that.
+        To make one for each took an eighth of the instructions of a turn. On trio they do: should
+        `_left_open` not know that trio, the end of the one around it mends what is left open.
         """
         return self.anyio.create_cancel_scope() if self.is_asyncio else nullcontext()
 

@@ -17,6 +17,7 @@ import anyio
 from . import _raised
 from ._askable import Askable
 from ._errors import BudgetExceeded, LimiterLeaked, ModelError
+from ._left_open import mend
 from ._limits import Holder, Ticket
 from ._loop import cancelled_by_stranger
 from ._places import Route
@@ -143,7 +144,11 @@ async def retried(call: Retried, retry: Retry) -> Any:
         try:
             return await call.once()
         except BaseException as exc:
-            if call.dropped or (delay := _delay(call, retry, exc)) is None:
+            if call.dropped:
+                raise
+            # What an attempt has left open would be around the next one, and have its deadlines.
+            mend(call.facts.loop.blocks, call, call.call.name)
+            if (delay := _delay(call, retry, exc)) is None:
                 raise
         await _between(call, delay)
 
