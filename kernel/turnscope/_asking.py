@@ -130,7 +130,7 @@ class Asking(ABC):
         reasons = [self.not_started(attempt) for attempt in waiting]
         for attempt in waiting:
             # All leave before any slot is given back: it might go to one of them.
-            attempt.ticket.leave()
+            attempt.leave_queue()
         for attempt, reason in zip(waiting, reasons, strict=True):
             attempt.settle_unstarted(reason)
 

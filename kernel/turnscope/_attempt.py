@@ -18,7 +18,6 @@ from ._calls import Status, ToolCall, ToolResult, UnfrozenResult
 from ._context import current
 from ._errors import LimiterLeaked, NotStarted
 from ._left_open import mend
-from ._limits import Ticket
 from ._parking import Nested, Parking
 from ._places import Route, ToolRoute
 from ._record import frozen
@@ -57,7 +56,7 @@ class Attempt(Retried):
         """The context of the submit, for a call that does not start in it."""
         self.claim: Claim | None = None
         """What it reads and writes, if its tool declares that."""
-        self.ticket = Ticket(route.limiters, self, nested=turn.parent is not None)
+        self._ticket, self._held = None, 0
 
     # Before the body.
 
@@ -66,7 +65,8 @@ class Attempt(Retried):
         """Whether it waits for its keys or its slots, and has not begun."""
         if self.claim is not None and not self.claim.passed:
             return True
-        return self.ticket.waits_for is not None and self.started_at is None
+        in_queue = self._ticket is not None and self._ticket.waits_for is not None
+        return in_queue and self.started_at is None
 
     def granted(self) -> None:
         """Told by the claim that its keys are its own."""
@@ -236,7 +236,7 @@ class Attempt(Retried):
         finally:
             try:
                 if not leaked:
-                    self.ticket.drop()
+                    self.give_back()
             finally:
                 if self.claim is not None:
                     self._settle_claim(self.claim, leaked=leaked)

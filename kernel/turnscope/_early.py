@@ -106,7 +106,7 @@ class Sealed(Attempt):
     def _leave(self) -> None:
         """Leave all queues, with no body ever begun."""
         self.turn = None
-        self.ticket.drop()
+        self.give_back()
         if self.claim is not None:
             self._settle_claim(self.claim, leaked=False)
 
@@ -261,7 +261,7 @@ class Early:
         else:
             cause = _outcome.Cause(Status.CANCELLED, str(error))
             waiting = attempt.waits
-            attempt.ticket.leave()
+            attempt.leave_queue()
             attempt.withdraw(cause, refuse, waiting=waiting)
 
     @whole
@@ -274,7 +274,7 @@ class Early:
             attempt.withdrawn = cause
         for attempt in waiting:
             # All leave before any slot is given back: it might go to one of them.
-            attempt.ticket.leave()
+            attempt.leave_queue()
         for attempt in dropped:
             result = attempt.result
             if result is not None and result.status in (Status.OK, Status.FAILED):

@@ -86,7 +86,7 @@ class Leg(Attempt):
             return
         self.withdrawn = _LOST
         if self.waits:
-            self.ticket.leave()
+            self.leave_queue()
             self.settle_unstarted(NotStarted(_LOST.reason))
         elif self.own is not None:
             self.own.deadline = self.facts.loop.now()

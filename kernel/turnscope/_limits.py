@@ -121,13 +121,15 @@ class Limiter:
             capacity=self.capacity, lent=self.lent, waiting=waiting, leaked=leaked
         )
 
-    def take(self, ticket: Ticket) -> bool:
-        """Lend a slot now, if one is free and nobody is ahead; else put *ticket* in the queue."""
-        ahead = self._returning if ticket.returning else self._queue or self._returning
+    def take(self, ticket: Ticket | None) -> bool:
+        """Lend a slot now, if one is free and nobody is ahead; else *ticket*, if any, queues."""
+        returning = ticket is not None and ticket.returning
+        ahead = self._returning if returning else self._queue or self._returning
         if self.lent < self.capacity and not ahead:
             self.lent += 1
             return True
-        (self._returning if ticket.returning else self._queue)[ticket] = None
+        if ticket is not None:
+            (self._returning if returning else self._queue)[ticket] = None
         return False
 
     def give(self) -> None:
@@ -201,15 +203,11 @@ class Ticket:
     __slots__ = ("_held", "_holder", "_leaked", "_limiters", "nested", "returning", "waits_for")
 
     def __init__(
-        self,
-        limiters: tuple[Limiter, ...],
-        holder: Holder,
-        *,
-        nested: bool,
+        self, limiters: tuple[Limiter, ...], holder: Holder, *, nested: bool, held: int = 0
     ) -> None:
         self._limiters = limiters
         self._holder: Holder | None = holder
-        self._held: int = 0
+        self._held = held
         self._leaked: int = 0
         self.nested = nested
         """Whether a call submitted it: such a one must not wait for what may never come."""

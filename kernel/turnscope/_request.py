@@ -220,7 +220,7 @@ class Request(Attempt):
             try:
                 turn.released(self, None)
             finally:
-                self.ticket.drop()
+                self.give_back()
 
     def _hand_over(self, turn: Supervisor, result: ToolResult, fatal: BaseException | None) -> None:
         error, self._handed_over = result.error, True

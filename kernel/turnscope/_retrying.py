@@ -85,10 +85,12 @@ class Tries:
 class Retried(Askable):
     """One call, as far as its attempts are concerned."""
 
-    __slots__ = ("route", "ticket", "tries")
+    __slots__ = ("_held", "_ticket", "route", "tries")
 
     route: Route
-    ticket: Ticket
+    _ticket: Ticket | None
+    _held: int
+    """How many of its limiters have lent it a slot without a ticket."""
     tries: Tries | None
     """What has failed of it, if it may be tried again."""
 
@@ -107,10 +109,61 @@ class Retried(Askable):
             return True
         return self._holds is not None and self._holds.held
 
+    @abstractmethod
+    def admitted(self) -> None:
+        """Told by the ticket that every limiter has lent a slot."""
+
+    @abstractmethod
+    def refused(self, exc: LimiterLeaked, /) -> None:
+        """Told by the ticket that it would wait for leaks alone."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """Its way through its limiters."""
+        # Made for who needs it: most calls pass their limiters at once, and keep what they were
+        # lent until they settle. It was one of the six objects that a call has beyond a task's.
+        if self._ticket is None:
+            self._ticket = Ticket(
+                self.route.limiters, self, nested=self._is_nested(), held=self._held
+            )
+        return self._ticket
+
+    @ticket.setter
+    def ticket(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+
+    def pass_limiters(self) -> bool:
+        """As `Ticket.advance`, without one if each limiter lends a slot now."""
+        if self._ticket is None:
+            for limiter in self.route.limiters:
+                if not limiter.take(None):
+                    break
+                self._held += 1
+            else:
+                return True
+        return self.ticket.advance()
+
+    def leave_queue(self) -> None:
+        """As `Ticket.leave`."""
+        if self._ticket is not None:
+            self._ticket.leave()
+
+    def give_back(self) -> None:
+        """As `Ticket.drop`."""
+        if self._ticket is not None:
+            self._ticket.drop()
+            return
+        held, self._held = self._held, 0
+        while held:
+            held -= 1
+            self.route.limiters[held].give()
+
+    def _is_nested(self) -> bool:
+        return self.turn is not None and self.turn.parent is not None
+
     def ticket_for(self, holder: Holder) -> Ticket:
         """Another way through the limiters; *holder* is told when it may pass them all."""
-        nested = self.turn is not None and self.turn.parent is not None
-        return Ticket(self.route.limiters, holder, nested=nested)
+        return Ticket(self.route.limiters, holder, nested=self._is_nested())
 
     def is_over(self) -> bool:
         """Whether an interrupt is due: what begins now would be cut at once."""

@@ -116,7 +116,7 @@ class Supervisor(Asking):
         if attempt.claim is not None:
             attempt.claim.passed = True
         try:
-            admitted = attempt.ticket.advance()
+            admitted = attempt.pass_limiters()
         except LimiterLeaked as exc:
             self.turned_away(attempt, exc)
         else:

@@ -338,7 +338,8 @@ def a_call_that_returns_queues_at_the_back(patch: pytest.MonkeyPatch) -> None:
     take = _limits.Limiter.take
 
     def at_the_back(self: Any, ticket: Any) -> bool:
-        ticket.returning = False
+        if ticket is not None:
+            ticket.returning = False
         return take(self, ticket)
 
     patch.setattr(_limits.Limiter, "take", at_the_back)
