@@ -13,7 +13,7 @@ that is in a nursery of its own. Above: the attempt. Below: AnyIO and trio.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -53,8 +53,8 @@ def mend(blocks: Blocks, body: Body, name: str) -> None:
 
     blocks.close(found)
     logging.getLogger("turnscope").warning(
-        "%r ended inside of %d cancel scopes or task groups, which have been closed, and what ran "
-        "in them cancelled: whoever stops to read a generator that yields inside of such a block "
+        "%r ended with cancel scopes or task groups open (%d): they have been closed, and what ran "
+        "in them cancelled. Whoever stops to read a generator that yields inside of such a block "
         "is to close it, as by contextlib.aclosing",
         name,
         len(found),
@@ -123,19 +123,26 @@ class _OnTrio:
             if each in task._child_nurseries:
                 scope = each.cancel_scope
                 task._child_nurseries.remove(each)
-                # When the generator is closed, which may be much later, the nursery takes what it
-                # believes to be itself off its parent's list: that would be one of ours.
-                each._parent_task = _NoParent(each)
+                each._nested_child_finished = _adopted(each, self._running)
             scope.cancel()
             if scope._cancel_status is task._cancel_status:
                 scope.__exit__(None, None, None)
 
 
-class _NoParent:
-    """In place of a task, for the end of a nursery that is in none any more."""
+def _adopted(nursery: Any, running: Callable[[], Any]) -> Callable[[Any], Awaitable[Any]]:
+    """The end of *nursery* in the task that closes its generator, which may be much later.
 
-    def __init__(self, nursery: object) -> None:
-        self._child_nurseries = [nursery]
+    That task becomes its parent. Else it would take one of ours off the list of the task that it
+    was opened in, and when its last child has ended wake that one up.
+    """
+    end = type(nursery)._nested_child_finished
+
+    async def ends(exc: Any) -> Any:
+        nursery._parent_task = task = running()
+        task._child_nurseries.append(nursery)
+        return await end(nursery, exc)
+
+    return ends
 
 
 def blocks_on_asyncio(running: Callable[[], object]) -> Blocks:
@@ -154,7 +161,7 @@ def blocks_on_trio(running: Callable[[], Any]) -> Blocks:
         _has(original, "_cancel_status")
         and _has(status, "_scope", "parent")
         and _has(task, "_child_nurseries")
-        and _has(nursery, "_parent_task", "cancel_scope")
+        and _has(nursery, "_parent_task", "cancel_scope", "_nested_child_finished", "__dict__")
     )
     return _OnTrio(running) if known else _Unknown()
 

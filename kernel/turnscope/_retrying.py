@@ -135,7 +135,7 @@ class Retried(Askable):
     def pass_limiters(self) -> bool:
         """As `Ticket.advance`, without one if each limiter lends a slot now."""
         if self._ticket is None:
-            for limiter in self.route.limiters:
+            for limiter in self.route.limiters[self._held :]:
                 if not limiter.take(None):
                     break
                 self._held += 1
@@ -153,10 +153,9 @@ class Retried(Askable):
         if self._ticket is not None:
             self._ticket.drop()
             return
-        held, self._held = self._held, 0
-        while held:
-            held -= 1
-            self.route.limiters[held].give()
+        while self._held:
+            self._held -= 1
+            self.route.limiters[self._held].give()
 
     def _is_nested(self) -> bool:
         return self.turn is not None and self.turn.parent is not None
@@ -185,7 +184,7 @@ class Retried(Askable):
             self.facts.tell_of(self.facts.kinds.CallRetried, self.index, self._call, **more)
 
     def suspend(self) -> None:
-        self.ticket.release()
+        self.give_back()
         self._parking = None  # it is for the ticket, and the next attempt has another
         super().suspend()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import anyio
@@ -50,6 +50,8 @@ class Generators:
             await anyio.sleep_forever()
         finally:
             self.ended.append("sleeper")
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(UNIT)
 
     async def scopes(self) -> int:
         """Leave two scopes open."""
@@ -90,8 +92,12 @@ class Generators:
 
 
 @pytest.fixture
-def generators() -> Generators:
-    return Generators()
+async def generators() -> AsyncGenerator[Generators]:
+    made = Generators()
+    yield made
+    for each in made.kept:
+        with suppress(Exception, BaseExceptionGroup):  # its blocks were left before, and it says so
+            await each.aclose()
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -130,7 +136,7 @@ async def test_a_call_that_leaves_blocks_open_is_a_call_like_others(
         submit(turn, leaves, slow, leaves, slow)
     assert statuses(turn) == ["ok"] * 4
     assert [result.value for result in turn.results] == [value, "slow"] * 2
-    about = f"{name!r} ended inside of {left} cancel scopes or task groups"
+    about = f"{name!r} ended with cancel scopes or task groups open ({left})"
     assert [text.startswith(about) for text in said(caplog)] == [True, True]
 
 
@@ -234,6 +240,18 @@ class LeavesGroupsOpen:
         else:
             yield TextDelta("done")
         yield ModelFinished()
+
+
+async def test_another_call_may_close_the_generator(generators: Generators) -> None:
+    async def closes() -> None:
+        """Close it while a task of its group still ends."""
+        await anyio.sleep(1.5 * UNIT)
+        await generators.kept[0].aclose()
+
+    async with a_kernel() as kernel, kernel.turn([generators.group, closes, slow]) as turn:
+        submit(turn, generators.group, closes, slow)
+    assert statuses(turn) == ["ok", "failed", "ok"]
+    assert isinstance(turn.results[1].error, RuntimeError)  # the block was left before
 
 
 async def test_a_run_survives_the_end_of_what_its_model_left_open(generators: Generators) -> None:

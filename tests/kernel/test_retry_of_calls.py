@@ -586,9 +586,9 @@ async def test_a_call_that_was_tried_again_leaves_no_more_cycles_than_one_that_w
         once = await left_by(kernel, retry=None)
         again = await left_by(kernel)
     # From Python 3.12 on a frame in a traceback keeps those that called it, ours among them.
-    assert once == set() or sys.version_info >= (3, 12)
-    # It alone has these: who is not tried again has passed its limiters without a ticket.
-    assert again - {"Tries", "Ticket"} == once or again == set()
+    # It alone has tries, and a ticket: the other has passed its limiters without.
+    assert again in (set(), once | {"Tries"}, once | {"Tries", "Ticket"})
+    assert again == once == set() or sys.version_info >= (3, 12)
 
 
 async def test_a_settled_call_is_told_once_however_often_it_was_tried() -> None:
