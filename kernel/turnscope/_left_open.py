@@ -135,12 +135,12 @@ def _adopted(nursery: Any, running: Callable[[], Any]) -> Callable[[Any], Awaita
     That task becomes its parent. Else it would take one of ours off the list of the task that it
     was opened in, and when its last child has ended wake that one up.
     """
-    end = type(nursery)._nested_child_finished
+    end: Callable[[Any], Awaitable[Any]] = nursery._nested_child_finished
 
     async def ends(exc: Any) -> Any:
         nursery._parent_task = task = running()
         task._child_nurseries.append(nursery)
-        return await end(nursery, exc)
+        return await end(exc)
 
     return ends
 
