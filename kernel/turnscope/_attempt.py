@@ -127,8 +127,7 @@ class Attempt(Retried):
                     came = exc.__traceback__
                     error = exc.with_traceback(None if came is None else came.tb_next)
                     del came
-                if self.facts.loop.blocks.inside(self):
-                    mend(self.facts.loop.blocks, self, self._call.name)
+                mend(self.facts.loop.blocks, self, self._call.name)
                 self._came_to(turn, value, error)
         except BaseException as exc:
             # Not of the body, whose exceptions `_work` takes: its place could not be opened, the

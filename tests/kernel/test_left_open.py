@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.agents import an_agent, asks, ends
 from tests.kernel.bodies import UNIT, a_kernel, anyio_backend, fine, statuses, submit, took
-from turnscope import Agent, History, Kernel, Retry, Status, Tool, _left_open, tool
+from turnscope import Agent, History, Kernel, ModelError, Retry, Status, Tool, _left_open, tool
 from turnscope.abc import ModelRequest
 from turnscope.events import CallDelta, ModelEvent, ModelFinished, TextDelta
 
@@ -219,6 +219,58 @@ async def test_runs_go_on_after_calls_that_left_blocks_open(generators: Generato
             for agent in agents:
                 group.start_soon(one, agent)
     assert [ends(history) for history in histories] == [["ok"] * 4] * 3
+
+
+class LeavesScopesOpen:
+    """A model whose generators are abandoned inside of a block with a deadline.
+
+    It calls a tool twice and is done; or *fails* at once.
+    """
+
+    def __init__(self, *, fails: bool) -> None:
+        self.asked = 0
+        self.fails = fails
+        self.kept: list[object] = []
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
+        self.asked += 1
+        yield self._outer()
+
+    async def _outer(self) -> AsyncGenerator[ModelEvent]:
+        inner = self._inner()
+        self.kept.append(inner)
+        async for event in inner:
+            yield event
+            if self.fails:
+                raise ModelError("the server is on fire", status=500, transient=False)
+            if isinstance(event, ModelFinished):
+                break
+
+    async def _inner(self) -> AsyncGenerator[ModelEvent]:
+        with anyio.move_on_after(MANY):
+            if self.asked < 3:
+                yield CallDelta(0, "c", "fine", "{}")
+            else:
+                yield TextDelta("done")
+            yield ModelFinished()
+            await anyio.sleep(UNIT)
+
+
+async def test_a_scope_that_a_model_leaves_open_does_not_break_the_run() -> None:
+    async with a_kernel() as kernel:
+        agent = Agent(model=LeavesScopesOpen(fails=False), tools=[tool(fine)])
+        result = await kernel.run(agent, "go")
+    assert (result.output, result.turns) == ("done", 3)
+
+
+async def test_a_scope_that_a_model_leaves_open_does_not_hide_why_it_failed() -> None:
+    async with a_kernel() as kernel:
+        agent = Agent(model=LeavesScopesOpen(fails=True), tools=[tool(fine)])
+        with pytest.raises(ModelError, match="the server is on fire") as caught:
+            await kernel.run(agent, "go")
+        assert (await kernel.run(an_agent("done"), "go")).output == "done"
+    assert caught.value.history is not None and len(caught.value.history) == 1
 
 
 class LeavesGroupsOpen:
