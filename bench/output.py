@@ -31,9 +31,10 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="source",
+        nargs="+",
         type=Path,
         metavar="FILE",
-        help="measure nothing: tell anew what --json wrote to FILE",
+        help="measure nothing: tell anew what --json wrote to FILE; several are told as one run",
     )
     parser.add_argument(
         "--compare",

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any, Final
 
 from .contenders import FLOOR, LOOPS, OURS
-from .record import Record
+from .record import Record, shown
 from .samples import Spread, summary
 
 HEADLINES: Final[Mapping[str, tuple[str, str]]] = {
@@ -175,24 +174,11 @@ def heading(record: Record) -> list[str]:
         if version and name != "python"
     )
     quick = ", quick: few rounds, much noise" if about["quick"] else ""
+    more = about.get("more", ())
     place = f"{machine['processor']}, {machine['cpus']} CPUs, {machine['system']}"
     return [
         f"{place}, Python {ours.get('python', 'unknown')}",
         f"{', '.join(packages)}{commit}",
-        f"{about['began'][:10]}{quick}: {_shown(about['command'])}",
+        f"{about['began'][:10]}{quick}: {shown(about['command'])}",
+        *(f"{each['began'][:10]}, more rounds: {shown(each['command'])}" for each in more),
     ]
-
-
-def _shown(command: Sequence[str]) -> str:
-    """*command* as others would type it: what was measured, not where the files went."""
-    shown: list[str] = []
-    words = iter(command)
-    for word in words:
-        if word in ("--json", "--plots"):
-            next(words, None)
-        elif word.partition("=")[0] in ("--json", "--plots"):
-            continue
-        else:
-            name, found, path = word.partition("=")
-            shown.append(f"{name}={PurePath(path).name}" if found else word)
-    return " ".join(shown)

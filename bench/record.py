@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, TypeVar, get_type_hints
 
 from .samples import Failure, Sample, Skip, summary, verdicts
@@ -32,6 +32,9 @@ ABOUT: Final[dict[str, type | tuple[type, ...]]] = {
     "scenarios": dict,
 }
 """What a file says of its run, beside the samples."""
+
+FOLDERS: Final = ("--json", "--plots", "--environments")
+"""Options that say where files are, and nothing of what was measured."""
 
 Row = TypeVar("Row", Sample, Failure, Skip)
 
@@ -81,6 +84,21 @@ def read(path: Path) -> Record:
         raise NoRecord(f"{path}: {exc}") from None
 
 
+def shown(command: Sequence[str]) -> str:
+    """*command* as others would type it: what was measured, not where the files went."""
+    kept: list[str] = []
+    words = iter(command)
+    for word in words:
+        if word in FOLDERS:
+            next(words, None)
+        elif word.partition("=")[0] in FOLDERS:
+            continue
+        else:
+            name, found, path = word.partition("=")
+            kept.append(f"{name}={PurePath(path).name}" if found else word)
+    return " ".join(kept)
+
+
 def _record(data: Any) -> Record:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise NoRecord("not a record of this benchmark: bench/run.py --json FILE writes one")
@@ -94,6 +112,7 @@ def _record(data: Any) -> Record:
             raise NoRecord(f"{name!r} lacks {missing[0]!r}")
     for name, scenario in data["scenarios"].items():
         _check_scenario(name, scenario)
+    _check_more(data.get("more", []))
     rows = {"samples", "failures", "skips", "modules", "verdicts", "format", "version"}
     record = Record(
         {name: value for name, value in data.items() if name not in rows},
@@ -126,6 +145,17 @@ def _check_scenario(name: str, scenario: Any) -> None:
     )
     if not right:
         raise NoRecord(f"scenario {name!r} needs a title, units, and one of them as headline")
+
+
+def _check_more(more: object) -> None:
+    if not isinstance(more, list) or not all(
+        isinstance(each, dict)
+        and {"seconds", "load", "load at the end"} <= set(each)
+        and isinstance(each.get("began"), str)
+        and isinstance(each.get("command"), list)
+        for each in more
+    ):
+        raise NoRecord("'more' is not a list of what other runs say of themselves")
 
 
 def _check_modules(modules: object) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from . import against, compare
 from .contenders import CONTENDERS, KNOWN, OURS
+from .record import shown
 from .samples import Failure, Found, Skip, Spread, Verdict, errors, ratio, verdicts
 from .scenarios import EVERY
 
@@ -68,6 +69,11 @@ def _head(about: dict[str, Any]) -> str:
         "",
         f"{machine['processor']}, {machine['cpus']} CPUs, {machine['system']}.",
         f"Load {machine['load']} before, {about['load at the end']} after; {about['seconds']} s.",
+    ]
+    lines += [
+        f"And from {each['began']}, `{shown(each['command'])}`: load {each['load']} before, "
+        f"{each['load at the end']} after; {each['seconds']} s."
+        for each in about.get("more", ())
     ]
     for name, versions in about["contenders"].items():
         known = ", ".join(f"{each} {version}" for each, version in versions.items() if version)

@@ -25,6 +25,7 @@ from bench import output  # noqa: E402 -- because the path comes first
 from bench.base import NoBase  # noqa: E402 -- because, likewise
 from bench.contenders import BEFORE, CONTENDERS, LOOPS, OURS, Contender  # noqa: E402 -- because, likewise
 from bench.cores import cpus  # noqa: E402 -- because, likewise
+from bench.join import joined  # noqa: E402 -- because, likewise
 from bench.machine import load, machine, versions  # noqa: E402 -- because, likewise
 from bench.plan import plan, plan_in_small  # noqa: E402 -- because, likewise
 from bench.processes import Bench  # noqa: E402 -- because, likewise
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pythons = dict(each.split("=", 1) for each in asked.python)
     try:
         if asked.source is not None:
-            return output.tell(read(asked.source), asked)
+            return output.tell(joined([read(file) for file in asked.source]), asked)
         if asked.compare is not None:
             commit, pythons[BEFORE] = output.install(asked.compare)
             asked.contender, asked.peers = [OURS, BEFORE], False

@@ -159,6 +159,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "scenario 'noop' needs a title, units, and one of them as headline",
     ),
     "modules as a text": (lambda data: data["modules"].update(x="anyio"), "'modules' is not"),
+    "more of nothing": (lambda data: data.update(more=[{"began": "now"}]), "'more' is not"),
     "a failure short": (lambda data: data["failures"][0].pop("sentence"), r"failures\[0\] needs"),
 }
 
