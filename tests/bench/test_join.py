@@ -114,6 +114,14 @@ def test_a_contender_of_a_later_file_has_its_title() -> None:
     assert list(first.about["titles"]) == [FLOOR, OURS]
 
 
+def test_modules_are_those_of_the_first_file_that_knows_them() -> None:
+    runs = [record(0, 1), more(), more()]
+    runs[0].modules = {"known": ["anyio"]}
+    runs[1].modules = {OURS: ["turnscope"]}
+    runs[2].modules = {OURS: ["other"], "known": ["other"]}
+    assert joined(runs).modules == {"known": ["anyio"], OURS: ["turnscope"]}
+
+
 CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "the commit": (lambda about: about.update(commit="fedcba"), "the commit is 'fedcba' in file 3"),
     "quick": (lambda about: about.update(quick=True), "'quick' is True in file 3, and False"),
