@@ -59,12 +59,12 @@ def _append(whole: Record, record: Record) -> None:
 
 
 def _check_alike(before: dict[str, Any], now: dict[str, Any], place: int) -> None:
+    known = _says(before)
     for of, value in _says(now).items():
-        known = _says(before).get(of, value)
-        if value != known:
+        if value != known.get(of, value):
             raise NoRecord(
                 f"these runs cannot be told as one: {of} is {value!r} in file {place}, and "
-                f"{known!r} before it"
+                f"{known[of]!r} before it"
             )
 
 
